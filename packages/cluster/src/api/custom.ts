@@ -1,0 +1,251 @@
+// Custom resources: what a CustomResourceDefinition says of its objects. Structural schemas (the OpenAPI subset of
+// apiextensions/v1): validation with field paths, unknown fields, defaults.
+import { isObject, jsonClone, jsonEqual } from "@lateen/base";
+import type { StatusCause } from "./errors.ts";
+import type { Kind } from "./kinds.ts";
+import type { KubeObject } from "./objects.ts";
+import type { PrinterColumn } from "./tables.ts";
+
+/** The part of JSON schema that a structural schema may use. */
+export interface Schema {
+  readonly type?: string;
+  readonly format?: string;
+  readonly description?: string;
+  readonly properties?: Readonly<Record<string, Schema>>;
+  readonly additionalProperties?: Schema | boolean;
+  readonly items?: Schema;
+  readonly required?: readonly string[];
+  readonly enum?: readonly unknown[];
+  readonly pattern?: string;
+  readonly minimum?: number;
+  readonly maximum?: number;
+  readonly minLength?: number;
+  readonly maxLength?: number;
+  readonly minItems?: number;
+  readonly maxItems?: number;
+  readonly default?: unknown;
+  readonly nullable?: boolean;
+  readonly oneOf?: readonly Schema[];
+  readonly anyOf?: readonly Schema[];
+  readonly not?: Schema;
+  readonly "x-kubernetes-preserve-unknown-fields"?: boolean;
+  readonly "x-kubernetes-int-or-string"?: boolean;
+}
+
+interface CrdVersion {
+  readonly name: string;
+  readonly served: boolean;
+  readonly storage: boolean;
+  readonly schema?: { readonly openAPIV3Schema?: Schema };
+  readonly subresources?: { readonly status?: object; readonly scale?: object };
+  readonly additionalPrinterColumns?: readonly PrinterColumn[];
+}
+
+interface CrdSpec {
+  readonly group: string;
+  readonly scope: "Namespaced" | "Cluster";
+  readonly names: {
+    readonly plural: string;
+    readonly singular?: string;
+    readonly kind: string;
+    readonly shortNames?: readonly string[];
+    readonly categories?: readonly string[];
+  };
+  readonly versions: readonly CrdVersion[];
+}
+
+/** A custom kind with what its definition says. */
+export interface CustomKind extends Kind {
+  readonly schema: Schema;
+  readonly printer: readonly PrinterColumn[];
+  readonly hasStatus: boolean;
+}
+
+export function isCustom(kind: Kind): kind is CustomKind {
+  return kind.message === undefined;
+}
+
+/** The kinds that a CustomResourceDefinition serves, the storage version first. */
+export function customKinds(definition: KubeObject): CustomKind[] {
+  const spec = definition.spec as CrdSpec;
+  const versions = spec.versions.filter((version) => version.served);
+  return versions
+    .toSorted((a, b) => Number(b.storage) - Number(a.storage))
+    .map((version) => ({
+      group: spec.group,
+      version: version.name,
+      plural: spec.names.plural,
+      kind: spec.names.kind,
+      singular: spec.names.singular ?? spec.names.kind.toLowerCase(),
+      isNamespaced: spec.scope === "Namespaced",
+      shortNames: spec.names.shortNames ?? [],
+      categories: spec.names.categories ?? [],
+      subresources: version.subresources?.status === undefined ? [] : ["status"],
+      message: undefined,
+      hasGeneration: true,
+      isReview: false,
+      schema: version.schema?.openAPIV3Schema ?? { type: "object", "x-kubernetes-preserve-unknown-fields": true },
+      printer: version.additionalPrinterColumns ?? [],
+      hasStatus: version.subresources?.status !== undefined,
+    }));
+}
+
+const TYPE_TESTS: Readonly<Record<string, (value: unknown) => boolean>> = {
+  object: isObject,
+  array: Array.isArray,
+  string: (value) => typeof value === "string",
+  boolean: (value) => typeof value === "boolean",
+  number: (value) => typeof value === "number",
+  integer: (value) => Number.isInteger(value),
+};
+
+function typeName(value: unknown): string {
+  if (value === null) return "null";
+  if (Array.isArray(value)) return "array";
+  return Number.isInteger(value) ? "integer" : typeof value;
+}
+
+function wrongValue(field: string, value: unknown, message: string): StatusCause {
+  const shown = typeof value === "object" ? JSON.stringify(typeName(value)) : JSON.stringify(value);
+  return { reason: "FieldValueInvalid", message: `Invalid value: ${shown}: ${message}`, field };
+}
+
+function checkScalar(value: unknown, schema: Schema, path: string, causes: StatusCause[]): void {
+  const add = (message: string): void => void causes.push(wrongValue(path, value, `${path} in body ${message}`));
+  if (schema.enum !== undefined && !schema.enum.some((allowed) => jsonEqual(allowed, value))) {
+    const allowed = schema.enum.map((entry) => JSON.stringify(entry)).join(", ");
+    const message = `Unsupported value: ${JSON.stringify(value)}: supported values: ${allowed}`;
+    causes.push({ reason: "FieldValueNotSupported", message, field: path });
+  }
+  if (typeof value === "number") {
+    if (schema.minimum !== undefined && value < schema.minimum) add(`should be greater than or equal to ${schema.minimum}`);
+    if (schema.maximum !== undefined && value > schema.maximum) add(`should be less than or equal to ${schema.maximum}`);
+  } else if (typeof value === "string") {
+    if (schema.minLength !== undefined && value.length < schema.minLength) add(`should be at least ${schema.minLength} chars long`);
+    if (schema.maxLength !== undefined && value.length > schema.maxLength) add(`should be at most ${schema.maxLength} chars long`);
+    if (schema.pattern !== undefined && !new RegExp(schema.pattern, "u").test(value)) add(`should match '${schema.pattern}'`);
+  }
+}
+
+function checkAlternatives(value: unknown, schema: Schema, path: string, causes: StatusCause[]): void {
+  const fits = (alternative: Schema): boolean => {
+    const found: StatusCause[] = [];
+    check(value, alternative, path, found);
+    return found.length === 0;
+  };
+  if (schema.oneOf !== undefined && schema.oneOf.filter(fits).length !== 1) {
+    causes.push(wrongValue(path, value, `${path} in body must validate one and only one schema (oneOf)`));
+  }
+  if (schema.anyOf !== undefined && !schema.anyOf.some(fits)) {
+    causes.push(wrongValue(path, value, `${path} in body must validate at least one schema (anyOf)`));
+  }
+  if (schema.not !== undefined && fits(schema.not)) {
+    causes.push(wrongValue(path, value, `${path} in body must not validate the schema (not)`));
+  }
+}
+
+function check(value: unknown, schema: Schema, path: string, causes: StatusCause[]): void {
+  if (value === null && schema.nullable === true) return;
+  if (schema["x-kubernetes-int-or-string"] === true) {
+    if (typeof value !== "string" && !Number.isInteger(value)) causes.push(wrongValue(path, value, `${path} must be of type integer or string`));
+    return;
+  }
+  const test = schema.type === undefined ? undefined : TYPE_TESTS[schema.type];
+  if (test !== undefined && !test(value)) {
+    causes.push(wrongValue(path, value, `${path} in body must be of type ${schema.type}: ${JSON.stringify(typeName(value))}`));
+    return;
+  }
+  checkScalar(value, schema, path, causes);
+  checkAlternatives(value, schema, path, causes);
+  if (Array.isArray(value)) {
+    if (schema.minItems !== undefined && value.length < schema.minItems) {
+      causes.push(wrongValue(path, value.length, `${path} in body should have at least ${schema.minItems} items`));
+    }
+    if (schema.maxItems !== undefined && value.length > schema.maxItems) {
+      causes.push(wrongValue(path, value.length, `${path} in body should have at most ${schema.maxItems} items`));
+    }
+    if (schema.items !== undefined) value.forEach((item, i) => check(item, schema.items as Schema, `${path}[${i}]`, causes));
+  } else if (isObject(value)) checkMembers(value, schema, path, causes);
+}
+
+const join = (path: string, key: string): string => (path === "" ? key : `${path}.${key}`);
+
+function checkMembers(value: Record<string, unknown>, schema: Schema, path: string, causes: StatusCause[]): void {
+  for (const name of schema.required ?? []) {
+    if (value[name] === undefined) causes.push({ reason: "FieldValueRequired", message: "Required value", field: join(path, name) });
+  }
+  for (const [key, member] of Object.entries(value)) {
+    if (member === undefined) continue;
+    const known = schema.properties?.[key];
+    if (known !== undefined) check(member, known, join(path, key), causes);
+    else if (typeof schema.additionalProperties === "object") check(member, schema.additionalProperties, join(path, key), causes);
+  }
+}
+
+/** What is wrong with a custom object. */
+export function validateCustom(object: KubeObject, kind: CustomKind): StatusCause[] {
+  const causes: StatusCause[] = [];
+  const { metadata: _metadata, ...rest } = object;
+  check(rest, { ...kind.schema, required: (kind.schema.required ?? []).filter((name) => name !== "metadata") }, "", causes);
+  return causes;
+}
+
+function prune(value: unknown, schema: Schema, path: string, unknown: string[]): unknown {
+  if (Array.isArray(value)) {
+    return schema.items === undefined ? value : value.map((item, i) => prune(item, schema.items as Schema, `${path}[${i}]`, unknown));
+  }
+  if (!isObject(value)) return value;
+  const keepsAll = schema["x-kubernetes-preserve-unknown-fields"] === true || schema.additionalProperties === true;
+  const result: Record<string, unknown> = {};
+  for (const [key, member] of Object.entries(value)) {
+    const at = join(path, key);
+    const known = schema.properties?.[key] ?? (typeof schema.additionalProperties === "object" ? schema.additionalProperties : undefined);
+    if (known !== undefined) result[key] = prune(member, known, at, unknown);
+    else if (keepsAll) result[key] = member;
+    else unknown.push(at);
+  }
+  return result;
+}
+
+/** A custom object without the fields that its schema does not know; their paths go to `unknown`. */
+export function pruneCustom(object: Record<string, unknown>, kind: CustomKind, unknown: string[]): Record<string, unknown> {
+  const { apiVersion, kind: kindName, metadata, ...rest } = object;
+  const pruned = prune(rest, kind.schema, "", unknown) as Record<string, unknown>;
+  return { apiVersion, kind: kindName, metadata, ...pruned };
+}
+
+/** Sets the schema's defaults in place. */
+export function defaultCustom(value: unknown, schema: Schema): void {
+  if (Array.isArray(value)) {
+    if (schema.items !== undefined) for (const item of value) defaultCustom(item, schema.items);
+    return;
+  }
+  if (!isObject(value)) return;
+  for (const [key, member] of Object.entries(schema.properties ?? {})) {
+    if (value[key] === undefined && member.default !== undefined) value[key] = jsonClone(member.default);
+    if (value[key] !== undefined) defaultCustom(value[key], member);
+  }
+  if (typeof schema.additionalProperties === "object") {
+    for (const member of Object.values(value)) defaultCustom(member, schema.additionalProperties);
+  }
+}
+
+/** Status of a new definition: its names are accepted and it is served at once. */
+export function establishedStatus(definition: KubeObject, now: string): Record<string, unknown> {
+  const spec = definition.spec as CrdSpec;
+  const condition = (type: string, reason: string, message: string): unknown => ({
+    type,
+    status: "True",
+    lastTransitionTime: now,
+    reason,
+    message,
+  });
+  return {
+    conditions: [
+      condition("NamesAccepted", "NoConflicts", "no conflicts found"),
+      condition("Established", "InitialNamesAccepted", "the initial names have been accepted"),
+    ],
+    acceptedNames: { ...spec.names, listKind: `${spec.names.kind}List` },
+    storedVersions: spec.versions.filter((version) => version.storage).map((version) => version.name),
+  };
+}

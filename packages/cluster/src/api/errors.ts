@@ -1,0 +1,96 @@
+// The API's failures as Kubernetes Status objects. Shape and texts: the API conventions, "Response Status Kind".
+
+export interface StatusCause {
+  readonly reason?: string;
+  readonly message: string;
+  readonly field?: string;
+}
+
+export interface StatusDetails {
+  readonly name?: string;
+  readonly group?: string;
+  readonly kind?: string;
+  readonly uid?: string;
+  readonly causes?: readonly StatusCause[];
+  readonly retryAfterSeconds?: number;
+}
+
+/** An answer other than success. `code` is the HTTP status. */
+export class ApiError extends Error {
+  override readonly name = "ApiError";
+  readonly code: number;
+  readonly reason: string;
+  readonly details: StatusDetails | undefined;
+  constructor(code: number, reason: string, message: string, details?: StatusDetails) {
+    super(message);
+    this.code = code;
+    this.reason = reason;
+    this.details = details;
+  }
+
+  /** The Status object that goes over the wire. */
+  toStatus(): Record<string, unknown> {
+    return {
+      kind: "Status",
+      apiVersion: "v1",
+      metadata: {},
+      status: "Failure",
+      message: this.message,
+      ...(this.reason === "" ? {} : { reason: this.reason }),
+      ...(this.details === undefined ? {} : { details: this.details }),
+      code: this.code,
+    };
+  }
+}
+
+/** What an error is about: the plural with its group, such as `deployments.apps`. */
+export interface Subject {
+  readonly group: string;
+  readonly plural: string;
+  readonly kind: string;
+}
+
+function qualified(subject: Subject): string {
+  return subject.group === "" ? subject.plural : `${subject.plural}.${subject.group}`;
+}
+
+function details(subject: Subject, name: string): StatusDetails {
+  return { name, ...(subject.group === "" ? {} : { group: subject.group }), kind: subject.plural };
+}
+
+export const badRequest = (message: string): ApiError => new ApiError(400, "BadRequest", message);
+
+export const notFound = (subject: Subject, name: string): ApiError =>
+  new ApiError(404, "NotFound", `${qualified(subject)} "${name}" not found`, details(subject, name));
+
+export const alreadyExists = (subject: Subject, name: string): ApiError =>
+  new ApiError(409, "AlreadyExists", `${qualified(subject)} "${name}" already exists`, details(subject, name));
+
+export const conflict = (subject: Subject, name: string, why?: string): ApiError =>
+  new ApiError(
+    409,
+    "Conflict",
+    `Operation cannot be fulfilled on ${qualified(subject)} "${name}": ${why ?? "the object has been modified; please apply your changes to the latest version and try again"}`,
+    details(subject, name),
+  );
+
+export const expired = (asked: number, oldest: number): ApiError =>
+  new ApiError(410, "Expired", `too old resource version: ${asked} (${oldest})`);
+
+export const methodNotAllowed = (): ApiError =>
+  new ApiError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource", {});
+
+export const resourceNotFound = (): ApiError =>
+  new ApiError(404, "NotFound", "the server could not find the requested resource", {});
+
+/** 422 with one cause for each wrong field, worded as Kubernetes words them. */
+export function invalid(subject: Subject, name: string, causes: readonly StatusCause[]): ApiError {
+  const texts = causes.map((cause) => `${cause.field}: ${cause.message}`);
+  const list = texts.length === 1 ? texts[0] : `[${texts.join(", ")}]`;
+  const who = subject.group === "" ? subject.kind : `${subject.kind}.${subject.group}`;
+  return new ApiError(422, "Invalid", `${who} "${name}" is invalid: ${list}`, {
+    ...details(subject, name),
+    kind: subject.kind,
+    causes,
+  });
+}

@@ -1,0 +1,107 @@
+// Images without a registry: a name stands for a root and a command. The root of all built-in ones is a skeleton of the
+// host: its programs and libraries read-only, nothing else of it. The samples run under their public image names.
+import { existsSync, lstatSync, readlinkSync } from "node:fs";
+import type { Mount } from "../sandbox/client.ts";
+
+/** Where programs of Lateen lie inside every container. */
+export const PROJECT = "/opt/lateen";
+export const RUNTIME = "/opt/runtime";
+const COMPILE_CACHE = `${RUNTIME}/compile-cache`;
+
+export interface Image {
+  readonly entrypoint: readonly string[];
+  readonly command: readonly string[];
+  readonly env: Readonly<Record<string, string>>;
+  readonly uid: number;
+}
+
+/** Where the host keeps what containers run. */
+export interface Programs {
+  readonly project: string;
+  readonly node: string;
+  readonly envoy: string;
+  /** Folder of V8 code caches, filled at set-up; containers see it read-only. */
+  readonly compileCache: string;
+}
+
+const NODE = [`${RUNTIME}/node`];
+const SHELL: Image = { entrypoint: [], command: ["/bin/sh"], env: {}, uid: 0 };
+
+function script(path: string, env: Readonly<Record<string, string>> = {}): Image {
+  return { entrypoint: [...NODE, `${PROJECT}/${path}`], command: [], env, uid: 0 };
+}
+
+/** Name patterns (without registry and tag) and what they mean. */
+const IMAGES: readonly (readonly [RegExp, (match: RegExpExecArray) => Image])[] = [
+  [
+    /^istio\/examples-bookinfo-(productpage|details|ratings|reviews)-(v[123])$/,
+    ([, service, version]) => script(`samples/bookinfo/src/${service}.ts`, { SERVICE_VERSION: String(version) }),
+  ],
+  [/^lateen\/pilot$/, () => ({ ...script("packages/meshd/src/main.ts"), uid: 1337 })],
+  [/^lateen\/proxyv2$/, () => ({ ...script("packages/agent/src/main.ts"), uid: 1337 })],
+  [/^(library\/)?(busybox|alpine|debian|ubuntu)$/, () => SHELL],
+  [/^(curlimages\/curl|nicolaka\/netshoot)$/, () => SHELL],
+];
+
+/** The image of a name such as `docker.io/istio/examples-bookinfo-details-v1:1.20.3`, or undefined. */
+export function findImage(name: string): Image | undefined {
+  const bare = name.replace(/@sha256:.*$/, "").replace(/:[\w.-]+$/, "").replace(/^(docker\.io|registry\.istio\.io|quay\.io)\//, "");
+  for (const [pattern, make] of IMAGES) {
+    const match = pattern.exec(bare.replace(/^release\//, "istio/"));
+    if (match !== null) return make(match);
+  }
+  return undefined;
+}
+
+const HOST_FOLDERS = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
+const HOST_FILES = [
+  "/etc/alternatives",
+  "/etc/ca-certificates",
+  "/etc/ethertypes",
+  "/etc/ld.so.cache",
+  "/etc/ld.so.conf",
+  "/etc/ld.so.conf.d",
+  "/etc/localtime",
+  "/etc/mime.types",
+  "/etc/nsswitch.conf",
+  "/etc/protocols",
+  "/etc/services",
+  "/etc/ssl",
+];
+
+const PASSWD = `root:x:0:0:root:/root:/bin/bash
+daemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin
+nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin
+istio-proxy:x:1337:1337:istio-proxy:/var/lib/istio:/bin/bash
+`;
+const GROUP = `root:x:0:
+daemon:x:1:
+tty:x:5:
+nogroup:x:65534:
+istio-proxy:x:1337:
+`;
+
+/** The mounts, links and files that every container's root starts with. */
+export function skeleton(programs: Programs): { mounts: Mount[]; links: Record<string, string>; files: Record<string, string> } {
+  const mounts: Mount[] = [];
+  const links: Record<string, string> = {};
+  const add = (source: string, target: string): void => void mounts.push({ source, target, readOnly: true });
+  for (const folder of HOST_FOLDERS) {
+    if (!existsSync(folder)) continue;
+    if (lstatSync(folder).isSymbolicLink()) links[folder] = readlinkSync(folder);
+    else add(folder, folder);
+  }
+  for (const file of HOST_FILES) if (existsSync(file)) add(file, file);
+  add(programs.project, PROJECT);
+  add(programs.node, `${RUNTIME}/node`);
+  add(programs.envoy, `${RUNTIME}/envoy`);
+  add(programs.compileCache, COMPILE_CACHE);
+  return { mounts, links, files: { "/etc/passwd": PASSWD, "/etc/group": GROUP } };
+}
+
+/** Environment of every container, before the image's and the pod's own. */
+export const BASE_ENV: Readonly<Record<string, string>> = {
+  PATH: `/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:${RUNTIME}`,
+  HOME: "/root",
+  NODE_COMPILE_CACHE: COMPILE_CACHE,
+};

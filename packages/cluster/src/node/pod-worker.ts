@@ -1,0 +1,473 @@
+// The life of one pod on the node: sandbox, volumes, init containers, containers, probes, restarts, the end.
+// One worker per pod; its state is what runs, the pod's status is written from it. States of a container:
+// waiting -> running -> terminated -> (by restart policy, after a back-off) waiting ...
+import { mkdirSync, renameSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { errorText, jsonEqual } from "@lateen/base";
+import { ApiError } from "../api/errors.ts";
+import { builtIn } from "../api/kinds.ts";
+import { type Condition, type Container, type ContainerState, type ContainerStatus, type Pod, type PodStatus, timestamp } from "../api/objects.ts";
+import { containerSpec, UnknownImage } from "./container-spec.ts";
+import type { NodeContext } from "./kubelet.ts";
+import { Prober, type ProbeResult, runProbe } from "./probes.ts";
+import { PODS_FOLDER } from "./volumes.ts";
+
+const PODS = builtIn("pods");
+const SIGTERM = 15;
+const SIGKILL = 9;
+const BACKOFF_FIRST_MS = 10_000;
+const BACKOFF_MAX_MS = 300_000;
+const BACKOFF_FORGET_MS = 600_000;
+const RETRY_MS = 250;
+const LOG_GENERATIONS = 2;
+
+/** A running or finished container of the pod. */
+interface Running {
+  readonly container: Container;
+  readonly isInit: boolean;
+  id: string;
+  pid: number;
+  state: ContainerState;
+  lastState: ContainerState;
+  restartCount: number;
+  started: boolean;
+  ready: boolean;
+  probers: Prober[];
+  backoffMs: number;
+  startedAtMs: number;
+  onExit: (() => void) | undefined;
+}
+
+const isSidecar = (container: Container): boolean => container.restartPolicy === "Always";
+
+export class PodWorker {
+  readonly #node: NodeContext;
+  #pod: Pod;
+  readonly #address: string;
+  readonly #containers: Running[];
+  #stopping = false;
+  #initialized = false;
+  #timers = new Set<NodeJS.Timeout>();
+  #statusRunning = false;
+  #statusDirty = false;
+  #startTime: string;
+
+  constructor(node: NodeContext, pod: Pod, address: string) {
+    this.#node = node;
+    this.#pod = pod;
+    this.#address = address;
+    this.#startTime = pod.status.startTime ?? timestamp();
+    const make = (container: Container, isInit: boolean): Running => {
+      const old = [...(pod.status.containerStatuses ?? []), ...(pod.status.initContainerStatuses ?? [])].find((status) => status.name === container.name);
+      return {
+        container,
+        isInit,
+        id: "",
+        pid: 0,
+        state: { waiting: { reason: isInit || (pod.spec.initContainers ?? []).length === 0 ? "ContainerCreating" : "PodInitializing" } },
+        lastState: {},
+        // After a restart of the instance the containers are new ones of the same pod.
+        restartCount: old?.containerID === undefined ? 0 : old.restartCount + 1,
+        started: false,
+        ready: false,
+        probers: [],
+        backoffMs: 0,
+        startedAtMs: 0,
+        onExit: undefined,
+      };
+    };
+    this.#containers = [
+      ...(pod.spec.initContainers ?? []).map((container) => make(container, true)),
+      ...pod.spec.containers.map((container) => make(container, false)),
+    ];
+  }
+
+  get address(): string {
+    return this.#address;
+  }
+
+  get pod(): Pod {
+    return this.#pod;
+  }
+
+  /** Name of the pod's network namespace: unique, at most 14 characters. */
+  get sandbox(): string {
+    return `p${this.#pod.metadata.uid.replaceAll("-", "").slice(0, 12)}`;
+  }
+
+  /** The process id and environment source of a running container, for exec. */
+  runningContainer(name: string): { readonly pid: number; readonly container: Container } | undefined {
+    const found = this.#containers.find((running) => running.container.name === name);
+    return found?.state.running === undefined ? undefined : { pid: found.pid, container: found.container };
+  }
+
+  stateOf(name: string): ContainerState | undefined {
+    return this.#containers.find((running) => running.container.name === name)?.state;
+  }
+
+  logFile(container: string): string {
+    const { namespace, name, uid } = this.#pod.metadata;
+    return join(this.#node.logsFolder, `${namespace}_${name}_${uid}`, `${container}.log`);
+  }
+
+  /** The object has changed: labels and the like for the downward API. */
+  update(pod: Pod): void {
+    this.#pod = pod;
+  }
+
+  /** Brings the pod up and keeps it up. Returns when its containers have been started, or it was stopped. */
+  async run(): Promise<void> {
+    try {
+      await this.#node.sandbox.createSandbox(this.sandbox, this.#address, this.#node.gateway);
+      this.#writeEtc();
+      this.#pod.status = { ...this.#pod.status, podIP: this.#address, hostIP: this.#node.address };
+      this.#changed();
+      if (!(await this.#prepareVolumes())) return;
+      for (const running of this.#containers.filter((entry) => entry.isInit)) {
+        if (!(await this.#runInit(running))) return;
+      }
+      this.#initialized = true;
+      await Promise.all(this.#containers.filter((entry) => !entry.isInit).map((entry) => this.#start(entry)));
+      this.#changed();
+    } catch (error) {
+      await this.#node.registry.event(this.#pod, "kubelet", { type: "Warning", reason: "FailedCreatePodSandBox", message: errorText(error) });
+    }
+  }
+
+  #writeEtc(): void {
+    const etc = join(PODS_FOLDER, this.#pod.metadata.uid, "etc");
+    mkdirSync(etc, { recursive: true });
+    const { namespace, name } = this.#pod.metadata;
+    const hostname = this.#pod.spec.hostname ?? name;
+    const search = `${namespace}.svc.cluster.local svc.cluster.local cluster.local`;
+    writeFileSync(join(etc, "hostname"), `${hostname}\n`);
+    writeFileSync(join(etc, "resolv.conf"), `search ${search}\nnameserver ${this.#node.dnsAddress}\noptions ndots:5\n`);
+    writeFileSync(join(etc, "hosts"), `# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n${this.#address}\t${hostname}\n`);
+  }
+
+  /** Writes the volumes, waiting for what they need. False when the pod was stopped meanwhile. */
+  async #prepareVolumes(): Promise<boolean> {
+    for (;;) {
+      try {
+        this.#refreshVolumes();
+        return true;
+      } catch (error) {
+        const message = `MountVolume.SetUp failed: ${errorText(error)}`;
+        await this.#node.registry.event(this.#pod, "kubelet", { type: "Warning", reason: "FailedMount", message });
+      }
+      if (!(await this.#pause(RETRY_MS))) return false;
+    }
+  }
+
+  #refreshVolumes(): void {
+    const seconds = this.#node.volumes.prepare(this.#pod);
+    if (seconds === undefined) return;
+    this.#later(seconds * 1000, () => {
+      try {
+        this.#refreshVolumes();
+      } catch (error) {
+        process.stderr.write(`node: volumes of ${this.#pod.metadata.name}: ${errorText(error)}\n`);
+      }
+    });
+  }
+
+  #later(delayMs: number, action: () => void): void {
+    const timer = setTimeout(() => {
+      this.#timers.delete(timer);
+      if (!this.#stopping) action();
+    }, delayMs);
+    this.#timers.add(timer);
+  }
+
+  /** Waits; false when the pod is being stopped. */
+  async #pause(delayMs: number): Promise<boolean> {
+    if (this.#stopping) return false;
+    await new Promise<void>((resolve) => this.#later(delayMs, resolve));
+    return !this.#stopping;
+  }
+
+  /** Runs one init container to its end (a native sidecar: until it has started). False when the pod goes no further. */
+  async #runInit(running: Running): Promise<boolean> {
+    for (;;) {
+      const ended = new Promise<void>((resolve) => {
+        running.onExit = resolve;
+      });
+      const isUp = await this.#start(running);
+      if (isUp && isSidecar(running.container)) {
+        running.onExit = undefined;
+        return this.#untilStarted(running);
+      }
+      if (isUp) await ended;
+      if (this.#stopping) return false;
+      if (isUp && running.state.terminated?.exitCode === 0) return true;
+      if (isUp && this.#pod.spec.restartPolicy === "Never") {
+        this.#changed();
+        return false;
+      }
+      if (!(await this.#backOff(running))) return false;
+    }
+  }
+
+  async #untilStarted(running: Running): Promise<boolean> {
+    while (!running.started) if (!(await this.#pause(20))) return false;
+    return true;
+  }
+
+  /** Starts a container; false when it could not be started (the reason is in its state). */
+  async #start(running: Running): Promise<boolean> {
+    const { container } = running;
+    const generation = running.restartCount;
+    running.id = `${this.#pod.metadata.uid}/${container.name}/${generation}`;
+    const log = this.logFile(container.name);
+    try {
+      mkdirSync(join(log, ".."), { recursive: true });
+      this.#rotateLog(log);
+      const spec = containerSpec({
+        store: this.#node.registry.store,
+        programs: this.#node.programs,
+        pod: this.#pod,
+        container,
+        sandbox: this.sandbox,
+        id: running.id,
+        log,
+      });
+      writeFileSync(log, "");
+      this.#node.owners.set(running.id, this);
+      running.pid = await this.#node.sandbox.start(spec);
+    } catch (error) {
+      await this.#failedToStart(running, error);
+      return false;
+    }
+    running.state = { running: { startedAt: timestamp() } };
+    running.startedAtMs = performance.now();
+    running.started = container.startupProbe === undefined;
+    running.ready = container.readinessProbe === undefined && running.started;
+    this.#probe(running);
+    this.#changed();
+    return true;
+  }
+
+  #rotateLog(log: string): void {
+    for (let i = LOG_GENERATIONS; i > 0; i--) {
+      try {
+        renameSync(i === 1 ? log : `${log}.previous${i - 1}`, `${log}.previous${i}`);
+      } catch {
+        // not there: nothing to keep
+      }
+    }
+  }
+
+  async #failedToStart(running: Running, error: unknown): Promise<void> {
+    const isImage = error instanceof UnknownImage;
+    const reason = isImage ? "ErrImagePull" : error instanceof Error && error.name === "VolumeNotReady" ? "CreateContainerConfigError" : "RunContainerError";
+    const message = isImage
+      ? `image "${running.container.image}" is not in the image table; the embedded cluster runs known images only (see "lateen status --images")`
+      : errorText(error);
+    running.state = { waiting: { reason, message } };
+    running.ready = false;
+    this.#changed();
+    await this.#node.registry.event(this.#pod, "kubelet", { type: "Warning", reason: isImage ? "Failed" : reason, message });
+    if (!running.isInit) void this.#backOff(running).then((goesOn) => (goesOn ? this.#start(running) : undefined));
+  }
+
+  #probe(running: Running): void {
+    const { container } = running;
+    const run = (probe: NonNullable<Container["startupProbe"]>) => (): Promise<ProbeResult> =>
+      runProbe(probe, container, this.#address, (command, timeoutMs) => this.#node.execProbe(running.pid, container, command, timeoutMs));
+    const { startupProbe, readinessProbe, livenessProbe } = container;
+    const begin = (): void => {
+      if (readinessProbe !== undefined) {
+        running.probers.push(new Prober(readinessProbe, run(readinessProbe), (ok) => {
+          running.ready = ok;
+          this.#changed();
+        }));
+      } else running.ready = true;
+      if (livenessProbe !== undefined) {
+        running.probers.push(new Prober(livenessProbe, run(livenessProbe), (ok, message) => {
+          if (!ok) void this.#kill(running, `Liveness probe failed: ${message}`);
+        }));
+      }
+    };
+    if (startupProbe === undefined) {
+      begin();
+      return;
+    }
+    const prober = new Prober(startupProbe, run(startupProbe), (ok, message) => {
+      prober.stop();
+      if (!ok) {
+        void this.#kill(running, `Startup probe failed: ${message}`);
+        return;
+      }
+      running.started = true;
+      begin();
+      this.#changed();
+    });
+    running.probers.push(prober);
+  }
+
+  async #kill(running: Running, message: string): Promise<void> {
+    await this.#node.registry.event(this.#pod, "kubelet", { type: "Warning", reason: "Unhealthy", message });
+    await this.#node.sandbox.kill(running.id, SIGTERM);
+    const { id } = running;
+    this.#later((this.#pod.spec.terminationGracePeriodSeconds ?? 30) * 1000, () => void this.#node.sandbox.kill(id, SIGKILL));
+  }
+
+  /** A container of this pod has ended. */
+  exited(id: string, code: number, signal: number): void {
+    const running = this.#containers.find((entry) => entry.id === id);
+    if (running === undefined) return;
+    for (const prober of running.probers.splice(0)) prober.stop();
+    const startedAt = running.state.running?.startedAt ?? timestamp();
+    running.state = {
+      terminated: {
+        exitCode: code,
+        ...(signal === 0 ? {} : { signal }),
+        reason: code === 0 ? "Completed" : "Error",
+        startedAt,
+        finishedAt: timestamp(),
+        containerID: `lateen://${id}`,
+      },
+    };
+    running.ready = false;
+    running.started = false;
+    this.#changed();
+    running.onExit?.();
+    if (running.onExit !== undefined) {
+      running.onExit = undefined;
+      return;
+    }
+    const policy = isSidecar(running.container) ? "Always" : this.#pod.spec.restartPolicy;
+    if (this.#stopping || policy === "Never" || (policy === "OnFailure" && code === 0)) return;
+    void this.#backOff(running).then((goesOn) => (goesOn ? this.#start(running) : undefined));
+  }
+
+  /** Waits as the kubelet does before a restart: at once the first time, then 10 s, 20 s ... 5 min. */
+  async #backOff(running: Running): Promise<boolean> {
+    const ranMs = performance.now() - running.startedAtMs;
+    if (ranMs > BACKOFF_FORGET_MS) running.backoffMs = 0;
+    const wait = running.backoffMs;
+    running.backoffMs = wait === 0 ? BACKOFF_FIRST_MS : Math.min(wait * 2, BACKOFF_MAX_MS);
+    if (wait > 0) {
+      const { terminated, waiting } = running.state;
+      if (terminated !== undefined) running.lastState = { terminated };
+      const isImage = waiting?.reason === "ErrImagePull" || waiting?.reason === "ImagePullBackOff";
+      const message = isImage ? waiting?.message : `back-off ${wait / 1000}s restarting failed container=${running.container.name}`;
+      running.state = { waiting: { reason: isImage ? "ImagePullBackOff" : "CrashLoopBackOff", ...(message === undefined ? {} : { message }) } };
+      this.#changed();
+      if (!(await this.#pause(wait))) return false;
+    }
+    if (running.state.terminated !== undefined) running.lastState = { terminated: running.state.terminated };
+    running.restartCount += 1;
+    return !this.#stopping;
+  }
+
+  /** Ends the pod: preStop, SIGTERM, SIGKILL after the grace period; frees everything. */
+  async stop(graceSeconds: number): Promise<void> {
+    this.#stopping = true;
+    for (const timer of this.#timers) clearTimeout(timer);
+    const live = this.#containers.filter((running) => running.state.running !== undefined);
+    for (const running of live) for (const prober of running.probers.splice(0)) prober.stop();
+    await Promise.all(live.map((running) => this.#end(running, graceSeconds)));
+    await this.#node.sandbox.removeSandbox(this.sandbox);
+    for (const { id } of this.#containers) this.#node.owners.delete(id);
+    this.#node.volumes.remove(this.#pod);
+  }
+
+  async #end(running: Running, graceSeconds: number): Promise<void> {
+    const gone = new Promise<void>((resolve) => {
+      running.onExit = resolve;
+    });
+    const preStop = running.container.lifecycle?.preStop?.exec?.command;
+    if (preStop !== undefined && graceSeconds > 0) {
+      await this.#node.execProbe(running.pid, running.container, preStop, graceSeconds * 1000);
+    }
+    await this.#node.sandbox.kill(running.id, graceSeconds > 0 ? SIGTERM : SIGKILL);
+    const timer = setTimeout(() => void this.#node.sandbox.kill(running.id, SIGKILL), graceSeconds * 1000);
+    await gone;
+    clearTimeout(timer);
+  }
+
+  /** Writes the status soon; changes meanwhile are written together. */
+  #changed(): void {
+    this.#statusDirty = true;
+    if (!this.#statusRunning) void this.#writeStatus();
+  }
+
+  async #writeStatus(): Promise<void> {
+    this.#statusRunning = true;
+    while (this.#statusDirty) {
+      this.#statusDirty = false;
+      const { namespace, name, uid } = this.#pod.metadata;
+      try {
+        await this.#node.registry.update(
+          PODS,
+          namespace,
+          name,
+          (current) => (current.metadata.uid === uid ? { ...current, status: this.#status(current as Pod) } : current),
+          { subresource: "status" },
+        );
+      } catch (error) {
+        if (!(error instanceof ApiError) || error.code !== 404) process.stderr.write(`node: status of ${name}: ${errorText(error)}\n`);
+      }
+    }
+    this.#statusRunning = false;
+  }
+
+  #statusOf(running: Running): ContainerStatus {
+    const { container } = running;
+    return {
+      name: container.name,
+      image: container.image,
+      imageID: container.image,
+      ...(running.id === "" ? {} : { containerID: `lateen://${running.id}` }),
+      ready: running.isInit && !isSidecar(container) ? running.state.terminated?.exitCode === 0 : running.ready,
+      started: running.started && running.state.running !== undefined,
+      restartCount: running.restartCount,
+      state: running.state,
+      lastState: running.lastState,
+    };
+  }
+
+  #phase(main: readonly Running[]): PodStatus["phase"] {
+    const isOver = (running: Running): boolean => running.state.terminated !== undefined && this.#pod.spec.restartPolicy !== "Always";
+    if (main.every(isOver) && main.length > 0) {
+      const failed = main.some((running) => running.state.terminated?.exitCode !== 0);
+      if (!failed || this.#pod.spec.restartPolicy === "Never") return failed ? "Failed" : "Succeeded";
+    }
+    const hasStarted = main.some((running) => running.startedAtMs > 0);
+    return hasStarted ? "Running" : "Pending";
+  }
+
+  #status(current: Pod): PodStatus {
+    const main = this.#containers.filter((running) => !running.isInit);
+    const initial = this.#containers.filter((running) => running.isInit);
+    const isReady = this.#initialized && main.every((running) => running.ready) && initial.every((running) => !isSidecar(running.container) || running.ready);
+    const conditions = [
+      ["PodReadyToStartContainers", true],
+      ["Initialized", this.#initialized],
+      ["Ready", isReady],
+      ["ContainersReady", isReady],
+      ["PodScheduled", true],
+    ] as const;
+    const before = current.status.conditions ?? [];
+    const unready = main.filter((running) => !running.ready).map((running) => running.container.name);
+    return {
+      ...current.status,
+      phase: this.#phase(main),
+      hostIP: this.#node.address,
+      hostIPs: [{ ip: this.#node.address }],
+      podIP: this.#address,
+      podIPs: [{ ip: this.#address }],
+      startTime: this.#startTime,
+      conditions: conditions.map(([type, value]): Condition => {
+        const status = value ? "True" : "False";
+        const old = before.find((condition) => condition.type === type);
+        const why = !value && type.endsWith("Ready") ? { reason: "ContainersNotReady", message: `containers with unready status: [${unready.join(" ")}]` } : {};
+        const next: Condition = { type, status, ...why, lastTransitionTime: old?.status === status ? (old.lastTransitionTime ?? timestamp()) : timestamp() };
+        return old !== undefined && jsonEqual(old, next) ? old : next;
+      }),
+      containerStatuses: main.map((running) => this.#statusOf(running)),
+      ...(initial.length === 0 ? {} : { initContainerStatuses: initial.map((running) => this.#statusOf(running)) }),
+    };
+  }
+}

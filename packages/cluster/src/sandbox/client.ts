@@ -1,0 +1,93 @@
+// The node's side of the control channel to PID 1 (sandbox.py): namespaces and containers on request.
+import { Socket } from "node:net";
+import { createInterface } from "node:readline";
+import { isObject } from "@lateen/base";
+
+/** One mount of a container. */
+export interface Mount {
+  readonly source: string;
+  readonly target: string;
+  readonly readOnly: boolean;
+}
+
+/** Everything that sandbox.py needs to start a container. */
+export interface ContainerSpec {
+  readonly container: string;
+  readonly sandbox: string;
+  readonly hostname: string;
+  readonly args: readonly string[];
+  readonly env: Readonly<Record<string, string>>;
+  readonly cwd: string;
+  readonly uid: number;
+  readonly gid: number;
+  readonly groups: readonly number[];
+  readonly addCapabilities: readonly string[];
+  readonly dropCapabilities: readonly string[];
+  readonly privileged: boolean;
+  readonly readOnlyRoot: boolean;
+  readonly mounts: readonly Mount[];
+  readonly links: Readonly<Record<string, string>>;
+  readonly files: Readonly<Record<string, string>>;
+  readonly log: string;
+}
+
+export interface ContainerExit {
+  readonly container: string;
+  readonly code: number;
+  readonly signal: number;
+}
+
+interface Waiting {
+  readonly resolve: (value: Record<string, unknown>) => void;
+  readonly reject: (error: Error) => void;
+}
+
+/** Control channel; file descriptor 3 of the cluster process. */
+export class SandboxClient {
+  readonly #socket: Socket;
+  readonly #waiting = new Map<number, Waiting>();
+  #nextId = 1;
+  onExit: (exit: ContainerExit) => void = () => {};
+
+  constructor(fd: number) {
+    this.#socket = new Socket({ fd, readable: true, writable: true });
+    createInterface({ input: this.#socket }).on("line", (line) => this.#receive(JSON.parse(line)));
+  }
+
+  #receive(message: Record<string, unknown>): void {
+    if (message["event"] === "exited") {
+      this.onExit(message as unknown as ContainerExit);
+      return;
+    }
+    const waiting = this.#waiting.get(Number(message["id"]));
+    this.#waiting.delete(Number(message["id"]));
+    if (typeof message["error"] === "string") waiting?.reject(new Error(message["error"]));
+    else waiting?.resolve(isObject(message["ok"]) ? message["ok"] : {});
+  }
+
+  #request(op: string, parameters: Record<string, unknown>): Promise<Record<string, unknown>> {
+    const id = this.#nextId++;
+    return new Promise((resolve, reject) => {
+      this.#waiting.set(id, { resolve, reject });
+      this.#socket.write(`${JSON.stringify({ id, op, ...parameters })}\n`);
+    });
+  }
+
+  /** Makes a pod's network namespace. `name` is at most 14 characters. */
+  async createSandbox(name: string, address: string, gateway: string): Promise<void> {
+    await this.#request("sandbox", { name, address, gateway });
+  }
+
+  async removeSandbox(name: string): Promise<void> {
+    await this.#request("remove-sandbox", { name });
+  }
+
+  /** Starts a container; resolves with its process id once its command runs. */
+  async start(spec: ContainerSpec): Promise<number> {
+    return Number((await this.#request("start", { spec }))["pid"]);
+  }
+
+  async kill(container: string, signal: number): Promise<void> {
+    await this.#request("kill", { container, signal });
+  }
+}
