@@ -159,7 +159,7 @@ export class ResourceHandler {
   }
 
   #table(ask: ResourceRequest, objects: readonly KubeObject[], listMeta: Body): unknown {
-    return renderTable(ask.kind, tableOf(ask.kind), objects, {
+    return renderTable(tableOf(ask.kind), objects, {
       listMeta,
       include: (ask.query.get("includeObject") ?? "Metadata") as IncludeObject,
       printer: this.#registry.customKind(ask.kind)?.printer,

@@ -1,6 +1,5 @@
 // Tables: what `kubectl get` prints is made by the server, one row of finished cells for each object.
 import { formatAge, isObject } from "@lateen/base";
-import type { Kind } from "./kinds.ts";
 import type { ContainerStatus, Deployment, EndpointSlice, KubeObject, Pod, ReplicaSet, Service } from "./objects.ts";
 
 interface Column {
@@ -320,7 +319,6 @@ function rowObject(object: KubeObject, include: IncludeObject): unknown {
 
 /** Renders objects of one kind as a meta.k8s.io/v1 Table. `isFirst` false leaves the column definitions out (watches). */
 export function renderTable(
-  kind: Kind,
   table: string,
   objects: readonly KubeObject[],
   options: {

@@ -36,7 +36,7 @@ export async function serveWatch(registry: Registry, ask: ResourceRequest): Prom
     else if (rendering === "table") {
       const include = (query.get("includeObject") ?? "Metadata") as IncludeObject;
       const listMeta = { resourceVersion: object.metadata.resourceVersion };
-      body = renderTable(kind, tableOf(kind), [object], { listMeta, include, printer: custom?.printer, isFirst });
+      body = renderTable(tableOf(kind), [object], { listMeta, include, printer: custom?.printer, isFirst });
       isFirst = false;
     }
     response.write(`${JSON.stringify({ type, object: body })}\n`);

@@ -112,7 +112,7 @@ async function main(): Promise<void> {
   rmSync(instance.forwarderSocket, { force: true });
   const control = createServer((socket) => {
     socket.on("error", () => {});
-    let last = Promise.resolve();
+    let last: Promise<unknown> = Promise.resolve();
     createInterface({ input: socket }).on("line", (line) => {
       last = last.then(() => forwarder.setNodePorts(JSON.parse(line) as NodePortEntry[])).catch((error) => process.stderr.write(`forwarder: ${errorText(error)}\n`));
     });

@@ -1,0 +1,4 @@
+// The Kubernetes API as a client sees it.
+export { KubeClient, KubeError, type KubeObject } from "./client.ts";
+export { inClusterConfig, type KubeConfig, loadKubeConfig } from "./config.ts";
+export { follow } from "./informer.ts";
