@@ -6,6 +6,7 @@ import type { Mount } from "../sandbox/client.ts";
 /** Where programs of Lateen lie inside every container. */
 export const PROJECT = "/opt/lateen";
 export const RUNTIME = "/opt/runtime";
+const BIN = "/opt/bin";
 const COMPILE_CACHE = `${RUNTIME}/compile-cache`;
 
 export interface Image {
@@ -96,12 +97,20 @@ export function skeleton(programs: Programs): { mounts: Mount[]; links: Record<s
   add(programs.node, `${RUNTIME}/node`);
   add(programs.envoy, `${RUNTIME}/envoy`);
   add(programs.compileCache, COMPILE_CACHE);
-  return { mounts, links, files: { "/etc/passwd": PASSWD, "/etc/group": GROUP } };
+  const program = (path: string): string => `#!/bin/sh\nexec ${RUNTIME}/node ${PROJECT}/${path} "$@"\n`;
+  const files = {
+    "/etc/passwd": PASSWD,
+    "/etc/group": GROUP,
+    // The commands that people and istioctl run in proxies and in the control plane.
+    [`${BIN}/pilot-agent`]: program("packages/agent/src/main.ts"),
+    [`${BIN}/pilot-discovery`]: program("packages/meshd/src/main.ts"),
+  };
+  return { mounts, links, files };
 }
 
 /** Environment of every container, before the image's and the pod's own. */
 export const BASE_ENV: Readonly<Record<string, string>> = {
-  PATH: `/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:${RUNTIME}`,
+  PATH: `/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:${RUNTIME}:${BIN}`,
   HOME: "/root",
   NODE_COMPILE_CACHE: COMPILE_CACHE,
 };

@@ -145,6 +145,7 @@ def make_root(spec):
     for path, text in spec["files"].items():
         os.makedirs(os.path.dirname(f"{root}{path}"), exist_ok=True)
         write(f"{root}{path}", text)
+        os.chmod(f"{root}{path}", 0o755 if text.startswith("#!") else 0o644)
     dev = f"{root}/dev"
     for name in ("null", "zero", "full", "random", "urandom", "tty"):
         open(f"{dev}/{name}", "w").close()
@@ -285,6 +286,8 @@ class Init:
         report_read, report_write = os.pipe()
         out_read, out_write = os.pipe()
         err_read, err_write = os.pipe()
+        for fd in (out_write, err_write):  # /dev/stdout must open for the container's user
+            os.fchown(fd, spec.get("uid", 0), spec.get("gid", 0))
         child = os.fork()
         if child == 0:
             os.closerange(self.control.fileno(), self.control.fileno() + 1)
