@@ -26,6 +26,9 @@ import { meshRoutes, ruleOnlyHosts } from "./lower/routes.ts";
 import { peerMode } from "./lower/security.ts";
 import { allHosts, endpointsOf, hostsByAddress, identitiesOf, peerModeKey, serviceOf } from "./lower/services.ts";
 
+/** A host that nobody can ask for (RFC 2606). */
+const SENTINEL = "sentinel.invalid";
+
 /** The part of a configuration that does not depend on demand. */
 export interface BaseConfig {
   readonly clusters: readonly ClusterName[];
@@ -149,7 +152,9 @@ export const virtualHost = query<EncodedResource>(
     const bar = key.indexOf("|");
     const [namespace, name] = [key.slice(0, bar), key.slice(bar + 1)];
     const port = name.slice(0, name.indexOf("/"));
-    const host = db.get(hostOfAuthority, `${namespace}|${name.slice(name.indexOf("/") + 1)}`);
+    const authority = name.slice(name.indexOf("/") + 1);
+    if (authority === SENTINEL) return emitVirtualHost(name, undefined, "not-found");
+    const host = db.get(hostOfAuthority, `${namespace}|${authority}`);
     const rules = host === undefined ? undefined : db.get(meshRoutes, `${port}|${host}`);
     // A service of the mesh that has no such port: never passed through in plaintext.
     const fallback: Fallback = host === undefined ? fallbackOf(meshConfig(db)) : "not-found";
@@ -305,6 +310,11 @@ export function snapshot(db: Db, key: string, demand: Iterable<string>): Snapsho
   const scope = parseScope(key);
   const base = db.get(baseConfig, key);
   const virtualHosts = new Map<string, EncodedResource>();
+  if (scope.isOnDemand) {
+    // Envoy waits for a first answer for each route configuration before it takes traffic.
+    const ports = base.routes.filter(({ name }) => /^\d+$/.test(name));
+    for (const { name } of ports) virtualHosts.set(`${name}/${SENTINEL}`, db.get(virtualHost, `${scope.namespace}|${name}/${SENTINEL}`));
+  }
   for (const name of demand) virtualHosts.set(name, db.get(virtualHost, `${scope.namespace}|${name}`));
   const names = new Set<ClusterName>(base.clusters);
   for (const resource of [...base.listeners, ...base.routes, ...virtualHosts.values()]) for (const name of resource.clusters) names.add(name);

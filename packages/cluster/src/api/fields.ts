@@ -14,7 +14,9 @@ const TIME_TYPES = new Set([`${META}.Time`, `${META}.MicroTime`]);
 const SCALARS = new Set(["string", "bytes", "bool", "int32", "int64", "uint32", "uint64", "double"]);
 
 /** Structs that Go embeds: a field of their own in protobuf, their members one level up in JSON. */
-const EMBEDDED = new Set(["volumeSource", "handler", "localObjectReference", "ephemeralContainerCommon"]);
+const EMBEDDED = new Set(
+  "volumeSource handler localObjectReference ephemeralContainerCommon persistentVolumeSource rule ruleWithOperations".split(" "),
+);
 
 /** Field types of a message by JSON name, built when first needed. */
 const byName = new Map<string, ReadonlyMap<string, string>>();
@@ -23,7 +25,7 @@ function fieldsOf(message: string): ReadonlyMap<string, string> {
   if (fields === undefined) {
     const entries = Object.values(TABLE[message] ?? {});
     fields = new Map(
-      entries.flatMap(([name, type]) => (EMBEDDED.has(name) ? [...fieldsOf(type)] : [[name, type] as const])),
+      entries.flatMap(([name, type]) => (EMBEDDED.has(name) && !SCALARS.has(type) ? [...fieldsOf(type)] : [[name, type] as const])),
     );
     byName.set(message, fields);
   }
