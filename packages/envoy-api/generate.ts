@@ -67,7 +67,8 @@ function descriptorEnd(bytes: Buffer, at: number): number | undefined {
     const field = Math.floor(tag[0] / 8);
     const wire = tag[0] % 8;
     const value = varint(bytes, tag[1]);
-    const isField = field >= Math.max(last, 1) && field <= 12 && (wire === 0 || wire === 2) && !(field === 1 && last === 1);
+    const isField =
+      field >= Math.max(last, 1) && field <= 12 && (wire === 0 || wire === 2) && !(field === 1 && last === 1);
     if (!isField || value === undefined) return last > 1 ? position : undefined;
     position = wire === 2 ? value[1] + value[0] : value[1];
     if (field === 12) return position;

@@ -4,7 +4,9 @@ import { type ProxyOptions, VERSION } from "./options.ts";
 
 const HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 const TYPE = "type.googleapis.com";
-const HTTP2 = { [HTTP_OPTIONS]: { "@type": `${TYPE}/${HTTP_OPTIONS}`, explicit_http_config: { http2_protocol_options: {} } } };
+const HTTP2 = {
+  [HTTP_OPTIONS]: { "@type": `${TYPE}/${HTTP_OPTIONS}`, explicit_http_config: { http2_protocol_options: {} } },
+};
 
 const socket = (address: string, port: number): unknown => ({ socket_address: { address, port_value: port } });
 
@@ -31,8 +33,17 @@ function staticListener(port: number, prefix: string, target: string): unknown {
               "@type": `${TYPE}/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager`,
               codec_type: "AUTO",
               stat_prefix: target,
-              route_config: { virtual_hosts: [{ name: "backend", domains: ["*"], routes: [{ match: { prefix }, route: { cluster: target } }] }] },
-              http_filters: [{ name: "envoy.filters.http.router", typed_config: { "@type": `${TYPE}/envoy.extensions.filters.http.router.v3.Router` } }],
+              route_config: {
+                virtual_hosts: [
+                  { name: "backend", domains: ["*"], routes: [{ match: { prefix }, route: { cluster: target } }] },
+                ],
+              },
+              http_filters: [
+                {
+                  name: "envoy.filters.http.router",
+                  typed_config: { "@type": `${TYPE}/envoy.extensions.filters.http.router.v3.Router` },
+                },
+              ],
             },
           },
         ],
@@ -77,7 +88,14 @@ export function renderBootstrap(options: ProxyOptions, isOnDemand: boolean): str
         set_node_on_first_message_only: true,
         transport_api_version: "V3",
         // A lost stream is opened again soon: the agent is on this machine.
-        grpc_services: [{ envoy_grpc: { cluster_name: "xds-grpc", retry_policy: { retry_back_off: { base_interval: "0.1s", max_interval: "1s" } } } }],
+        grpc_services: [
+          {
+            envoy_grpc: {
+              cluster_name: "xds-grpc",
+              retry_policy: { retry_back_off: { base_interval: "0.1s", max_interval: "1s" } },
+            },
+          },
+        ],
       },
     },
     static_resources: {
@@ -87,7 +105,10 @@ export function renderBootstrap(options: ProxyOptions, isOnDemand: boolean): str
         cluster("sds-grpc", { pipe: { path: "./var/run/secrets/workload-spiffe-uds/socket" } }, true),
         cluster("xds-grpc", { pipe: { path: "./etc/istio/proxy/XDS" } }, true),
       ],
-      listeners: [staticListener(15021, "/healthz/ready", "agent"), staticListener(15090, "/stats/prometheus", "prometheus_stats")],
+      listeners: [
+        staticListener(15021, "/healthz/ready", "agent"),
+        staticListener(15090, "/stats/prometheus", "prometheus_stats"),
+      ],
     },
   };
   return JSON.stringify(bootstrap, null, 2);

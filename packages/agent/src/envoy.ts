@@ -30,8 +30,22 @@ export function startEnvoy(options: ProxyOptions, isOnDemand: boolean): ChildPro
   renameSync(`${file}.new`, file);
   const args = [
     ...["-c", "etc/istio/proxy/envoy-rev.json", "--drain-time-s", "45", "--drain-strategy", "immediate"],
-    ...["--local-address-ip-version", "v4", "--file-flush-interval-msec", "1000", "--disable-hot-restart", "--allow-unknown-static-fields"],
-    ...["-l", options.logLevel, "--component-log-level", options.componentLogLevel, "--concurrency", String(options.concurrency)],
+    ...[
+      "--local-address-ip-version",
+      "v4",
+      "--file-flush-interval-msec",
+      "1000",
+      "--disable-hot-restart",
+      "--allow-unknown-static-fields",
+    ],
+    ...[
+      "-l",
+      options.logLevel,
+      "--component-log-level",
+      options.componentLogLevel,
+      "--concurrency",
+      String(options.concurrency),
+    ],
   ];
   return spawn(ENVOY, args, { cwd: "/", stdio: ["ignore", "inherit", "inherit"] });
 }

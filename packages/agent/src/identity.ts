@@ -37,13 +37,24 @@ export function bearer(): Record<string, string> {
 
 async function requestOnce(options: ProxyOptions): Promise<WorkloadSecret> {
   const { privateKey } = newKey();
-  const csr = createSigningRequest(privateKey, `spiffe://${options.trustDomain}/ns/${options.namespace}/sa/${options.account}`);
+  const csr = createSigningRequest(
+    privateKey,
+    `spiffe://${options.trustDomain}/ns/${options.namespace}/sa/${options.account}`,
+  );
   const client = connectDiscovery(options);
   try {
-    const answer = await client.unary(METHOD, Buffer.concat([stringField(1, csr), varintField(3, TTL_SECONDS)]), bearer(), CALL_TIMEOUT_MS);
-    const chain = fields(answer).filter((field) => field.number === 1).map((field) => field.bytes.toString("utf8"));
+    const answer = await client.unary(
+      METHOD,
+      Buffer.concat([stringField(1, csr), varintField(3, TTL_SECONDS)]),
+      bearer(),
+      CALL_TIMEOUT_MS,
+    );
+    const chain = fields(answer)
+      .filter((field) => field.number === 1)
+      .map((field) => field.bytes.toString("utf8"));
     const rootPem = chain.at(-1);
-    if (rootPem === undefined || chain.length < 2) throw new Error("the control plane's answer has no certificate chain");
+    if (rootPem === undefined || chain.length < 2)
+      throw new Error("the control plane's answer has no certificate chain");
     return { chainPem: chain.slice(0, -1).join(""), keyPem: keyToPem(privateKey), rootPem };
   } finally {
     client.close();
@@ -51,13 +62,18 @@ async function requestOnce(options: ProxyOptions): Promise<WorkloadSecret> {
 }
 
 /** Keeps a valid secret; calls `onSecret` with the first and each renewed one. Resolves with the first. */
-export async function keepIdentity(options: ProxyOptions, onSecret: (secret: WorkloadSecret) => void, log: (text: string) => void): Promise<void> {
+export async function keepIdentity(
+  options: ProxyOptions,
+  onSecret: (secret: WorkloadSecret) => void,
+  log: (text: string) => void,
+): Promise<void> {
   const obtain = async (): Promise<WorkloadSecret> => {
     for (let waitMs = RETRY_FIRST_MS; ; waitMs = Math.min(waitMs * 2, RETRY_MAX_MS)) {
       try {
         return await requestOnce(options);
       } catch (error) {
-        if (waitMs > RETRY_FIRST_MS * 4) log(`no certificate from ${options.discovery.host}:${options.discovery.port} yet: ${errorText(error)}`);
+        if (waitMs > RETRY_FIRST_MS * 4)
+          log(`no certificate from ${options.discovery.host}:${options.discovery.port} yet: ${errorText(error)}`);
         await delay(waitMs * (0.75 + Math.random() / 2));
       }
     }

@@ -36,7 +36,16 @@ export function readRedirectOptions(args: readonly string[]): RedirectOptions {
 
 /** The rules as iptables-restore reads them. */
 export function renderRules(options: RedirectOptions): string {
-  const { outboundPort, inboundPort, proxyId, includeInbound, excludeInbound, includeRanges, excludeRanges, excludeOutbound } = options;
+  const {
+    outboundPort,
+    inboundPort,
+    proxyId,
+    includeInbound,
+    excludeInbound,
+    includeRanges,
+    excludeRanges,
+    excludeOutbound,
+  } = options;
   const inbound =
     includeInbound === "*"
       ? [
@@ -47,13 +56,19 @@ export function renderRules(options: RedirectOptions): string {
         ]
       : includeInbound === ""
         ? []
-        : ["-A PREROUTING -p tcp -j ISTIO_INBOUND", ...list(includeInbound).map((port) => `-A ISTIO_INBOUND -p tcp --dport ${port} -j ISTIO_IN_REDIRECT`)];
+        : [
+            "-A PREROUTING -p tcp -j ISTIO_INBOUND",
+            ...list(includeInbound).map((port) => `-A ISTIO_INBOUND -p tcp --dport ${port} -j ISTIO_IN_REDIRECT`),
+          ];
   const owner = (kind: "uid" | "gid"): string[] => [
     `-A ISTIO_OUTPUT -o lo ! -d 127.0.0.1/32 -m owner --${kind}-owner ${proxyId} -j ISTIO_IN_REDIRECT`,
     `-A ISTIO_OUTPUT -o lo -m owner ! --${kind}-owner ${proxyId} -j RETURN`,
     `-A ISTIO_OUTPUT -m owner --${kind}-owner ${proxyId} -j RETURN`,
   ];
-  const outbound = includeRanges === "*" ? ["-A ISTIO_OUTPUT -j ISTIO_REDIRECT"] : list(includeRanges).map((range) => `-A ISTIO_OUTPUT -d ${range} -j ISTIO_REDIRECT`);
+  const outbound =
+    includeRanges === "*"
+      ? ["-A ISTIO_OUTPUT -j ISTIO_REDIRECT"]
+      : list(includeRanges).map((range) => `-A ISTIO_OUTPUT -d ${range} -j ISTIO_REDIRECT`);
   return [
     "* nat",
     "-N ISTIO_INBOUND",

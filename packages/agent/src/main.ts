@@ -26,7 +26,9 @@ async function runProxy(options: ProxyOptions, args: readonly string[]): Promise
   process.title = `pilot-agent ${args.join(" ")}`;
   const version = envoyVersion();
   const isOnDemand = options.kind === "sidecar" && supportsOnDemand(version);
-  log(`${options.kind} ${options.podName}.${options.namespace}, Envoy ${version}${isOnDemand ? ", virtual hosts on demand" : ""}`);
+  log(
+    `${options.kind} ${options.podName}.${options.namespace}, Envoy ${version}${isOnDemand ? ", virtual hosts on demand" : ""}`,
+  );
   const secrets = new SecretServer();
   await listen(PATHS.sds, new GrpcServer(new Map([[SDS_METHOD, secrets.handler]]), undefined));
   await listen(PATHS.xds, new GrpcServer(new Map([[ADS_METHOD, relayHandler(options, log)]]), undefined));
@@ -54,10 +56,13 @@ async function runProxy(options: ProxyOptions, args: readonly string[]): Promise
 }
 
 function passRequest(method: string, path: string): void {
-  const ask = httpRequest({ host: "127.0.0.1", port: 15000, method, path: path.startsWith("/") ? path : `/${path}` }, (response) => {
-    response.pipe(process.stdout);
-    response.once("end", () => process.exit(response.statusCode === 200 ? 0 : 1));
-  });
+  const ask = httpRequest(
+    { host: "127.0.0.1", port: 15000, method, path: path.startsWith("/") ? path : `/${path}` },
+    (response) => {
+      response.pipe(process.stdout);
+      process.exitCode = response.statusCode === 200 ? 0 : 1;
+    },
+  );
   ask.on("error", (error) => {
     process.stderr.write(`Envoy's admin port: ${error.message}\n`);
     process.exit(1);

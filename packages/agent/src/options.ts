@@ -35,7 +35,9 @@ const CONCURRENCY = 2;
 /** The downward API's form: `key="value"` a line. */
 function readPairs(file: string): Record<string, string> {
   if (!existsSync(file)) return {};
-  const lines = readFileSync(file, "utf8").split("\n").filter((line) => line.includes("="));
+  const lines = readFileSync(file, "utf8")
+    .split("\n")
+    .filter((line) => line.includes("="));
   return Object.fromEntries(
     lines.map((line) => {
       const at = line.indexOf("=");
@@ -56,13 +58,19 @@ function flag(args: readonly string[], name: string): string | undefined {
 export function readOptions(args: readonly string[]): ProxyOptions {
   const env = (name: string): string => {
     const value = process.env[name];
-    if (value === undefined || value === "") throw new Error(`environment variable ${name} is not set: the agent runs in a pod that was injected`);
+    if (value === undefined || value === "")
+      throw new Error(`environment variable ${name} is not set: the agent runs in a pod that was injected`);
     return value;
   };
   const config: unknown = JSON.parse(process.env["PROXY_CONFIG"] ?? "{}");
-  const discovery = isObject(config) && typeof config["discoveryAddress"] === "string" ? config["discoveryAddress"] : (process.env["CA_ADDR"] ?? "istiod.istio-system.svc:15012");
+  const discovery =
+    isObject(config) && typeof config["discoveryAddress"] === "string"
+      ? config["discoveryAddress"]
+      : (process.env["CA_ADDR"] ?? "istiod.istio-system.svc:15012");
   const colon = discovery.lastIndexOf(":");
-  const meta = Object.entries(process.env).filter((entry): entry is [string, string] => entry[0].startsWith("ISTIO_META_") && entry[1] !== undefined);
+  const meta = Object.entries(process.env).filter(
+    (entry): entry is [string, string] => entry[0].startsWith("ISTIO_META_") && entry[1] !== undefined,
+  );
   const namespace = env("POD_NAMESPACE");
   return {
     kind: args[1] === "router" ? "router" : "sidecar",

@@ -22,7 +22,8 @@ export function relayHandler(options: ProxyOptions, log: (text: string) => void)
         call.send(frame(message));
       };
       upstream.onClose = (error) => {
-        if (!isAway && error.status !== STATUS.ok && error.status !== STATUS.cancelled) log(`the control plane is away: ${error.message}`);
+        if (!isAway && error.status !== STATUS.ok && error.status !== STATUS.cancelled)
+          log(`the control plane is away: ${error.message}`);
         isAway = true;
         call.end(STATUS.unavailable, error.message);
       };

@@ -43,7 +43,14 @@ export class SecretServer {
       sent = this.#version;
       const resources = names.map((name) => encodeSecret(name, secret)).filter((entry) => entry !== undefined);
       const version = String(this.#version);
-      call.send(frame(stringField(1, version), ...resources.map((entry) => bytesField(2, entry)), stringField(4, SECRET_TYPE), stringField(5, version)));
+      call.send(
+        frame(
+          stringField(1, version),
+          ...resources.map((entry) => bytesField(2, entry)),
+          stringField(4, SECRET_TYPE),
+          stringField(5, version),
+        ),
+      );
     };
     this.#streams.add(push);
     call.onClose = () => void this.#streams.delete(push);

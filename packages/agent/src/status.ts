@@ -11,7 +11,9 @@ function fetchText(port: number, path: string): Promise<{ status: number; body: 
       const chunks: Buffer[] = [];
       response.on("data", (chunk: Buffer) => chunks.push(chunk));
       response.on("error", reject);
-      response.on("end", () => resolve({ status: response.statusCode ?? 0, body: Buffer.concat(chunks).toString("utf8") }));
+      response.on("end", () =>
+        resolve({ status: response.statusCode ?? 0, body: Buffer.concat(chunks).toString("utf8") }),
+      );
     }).on("error", reject);
   });
 }
@@ -36,8 +38,13 @@ export function serveStatus(onQuit: () => void): Promise<Server> {
       } else if (path === "/stats/prometheus") {
         const own = await fetchText(ADMIN_PORT, "/stats/prometheus");
         const application = applicationMetrics();
-        const theirs = application === undefined ? undefined : await fetchText(application.port, application.path).catch(() => undefined);
-        response.writeHead(200, { "content-type": "text/plain; version=0.0.4" }).end(`${own.body}${theirs?.body ?? ""}`);
+        const theirs =
+          application === undefined
+            ? undefined
+            : await fetchText(application.port, application.path).catch(() => undefined);
+        response
+          .writeHead(200, { "content-type": "text/plain; version=0.0.4" })
+          .end(`${own.body}${theirs?.body ?? ""}`);
       } else if (path === "/quitquitquit" && request.method === "POST") {
         response.end("ok\n");
         onQuit();

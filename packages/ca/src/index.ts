@@ -14,7 +14,11 @@ const TTL_SECONDS_MIN = 10;
 /** A new self-signed root for a trust domain. */
 export function createRoot(trustDomain: string): Identity {
   const now = Date.now();
-  return createAuthority({ organizations: [trustDomain], notBefore: new Date(now - BACKDATE_MS), notAfter: new Date(now + ROOT_DAYS * DAY_MS) });
+  return createAuthority({
+    organizations: [trustDomain],
+    notBefore: new Date(now - BACKDATE_MS),
+    notAfter: new Date(now + ROOT_DAYS * DAY_MS),
+  });
 }
 
 export class Authority {
@@ -26,8 +30,16 @@ export class Authority {
     this.rootPem = root.certificatePem;
     this.#key = createPrivateKey(root.keyPem);
     const certificate = new X509Certificate(root.certificatePem);
-    if (!certificate.checkPrivateKey(this.#key)) throw new Failure("the mesh root's certificate and key do not belong together", "Look at Secret istio-ca-secret in the root namespace.");
-    if (Date.parse(certificate.validTo) < Date.now()) throw new Failure(`the mesh root expired on ${certificate.validTo}`, "Replace Secret istio-ca-secret in the root namespace.");
+    if (!certificate.checkPrivateKey(this.#key))
+      throw new Failure(
+        "the mesh root's certificate and key do not belong together",
+        "Look at Secret istio-ca-secret in the root namespace.",
+      );
+    if (Date.parse(certificate.validTo) < Date.now())
+      throw new Failure(
+        `the mesh root expired on ${certificate.validTo}`,
+        "Replace Secret istio-ca-secret in the root namespace.",
+      );
   }
 
   /** Signs a request for an identity. The caller has authenticated it; what the request itself names is not looked at. */
@@ -35,14 +47,22 @@ export class Authority {
     const spki = readSigningRequest(requestPem);
     const now = Date.now();
     const life = Math.min(Math.max(ttlSeconds, TTL_SECONDS_MIN), WORKLOAD_TTL_SECONDS);
-    const options = { altNames: [spiffeId], notBefore: new Date(now - BACKDATE_MS), notAfter: new Date(now + life * 1000) };
+    const options = {
+      altNames: [spiffeId],
+      notBefore: new Date(now - BACKDATE_MS),
+      notAfter: new Date(now + life * 1000),
+    };
     return signCertificate({ options, spki, authorityCertificatePem: this.rootPem, authorityKey: this.#key });
   }
 
   /** A server certificate for the control plane itself. */
   issueServer(names: readonly string[], spiffeId: string): Identity {
     const now = Date.now();
-    const options = { altNames: [spiffeId, ...names], notBefore: new Date(now - BACKDATE_MS), notAfter: new Date(now + 365 * DAY_MS) };
+    const options = {
+      altNames: [spiffeId, ...names],
+      notBefore: new Date(now - BACKDATE_MS),
+      notAfter: new Date(now + 365 * DAY_MS),
+    };
     return issueIdentity(options, { certificatePem: this.rootPem, key: this.#key });
   }
 }

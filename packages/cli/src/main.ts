@@ -6,7 +6,19 @@ import { Instance, stopInstance } from "@lateen/cluster";
 import { KubeClient, KubeError, loadKubeConfig } from "@lateen/kube";
 import { DISCOVERY_HELP, readOptions, runControlPlane } from "@lateen/meshd";
 import { print, renderTable } from "./output.ts";
-import { bootstrapOf, clustersOf, filterClusters, listenersOf, renderClusters, renderEndpoints, renderListeners, renderRoutes, renderSecrets, routesOf, secretsOf } from "./proxy-config.ts";
+import {
+  bootstrapOf,
+  clustersOf,
+  filterClusters,
+  listenersOf,
+  renderClusters,
+  renderEndpoints,
+  renderListeners,
+  renderRoutes,
+  renderSecrets,
+  routesOf,
+  secretsOf,
+} from "./proxy-config.ts";
 import { askControlPlane, askEnvoy, findTarget } from "./target.ts";
 import { up } from "./up.ts";
 
@@ -91,7 +103,10 @@ const OPTIONS = {
 /** The cluster that a command is about: a file that is named, else the running instance, else KUBECONFIG. */
 function connect(flags: Flags): KubeClient {
   const instance = Instance.find(flags.state);
-  const useInstance = flags.kubeconfig === undefined && (flags.state !== undefined || process.env["KUBECONFIG"] === undefined) && instance.supervisor() !== undefined;
+  const useInstance =
+    flags.kubeconfig === undefined &&
+    (flags.state !== undefined || process.env["KUBECONFIG"] === undefined) &&
+    instance.supervisor() !== undefined;
   return new KubeClient(loadKubeConfig(useInstance ? instance.kubeconfig : flags.kubeconfig));
 }
 
@@ -115,7 +130,13 @@ async function proxyStatus(flags: Flags): Promise<void> {
   const answers = await askControlPlane(client, "/debug/syncz");
   client.close();
   if (flags.output === "json") {
-    print(JSON.stringify(answers.flatMap(({ answer }) => answer), null, 2));
+    print(
+      JSON.stringify(
+        answers.flatMap(({ answer }) => answer),
+        null,
+        2,
+      ),
+    );
     return;
   }
   const rows = answers.flatMap(({ pod, answer }) =>
@@ -135,7 +156,8 @@ async function proxyConfig(args: readonly string[], flags: Flags): Promise<void>
   const [type = "", target] = args;
   const kind = type.replace(/s$/, "");
   const known = ["listener", "route", "cluster", "endpoint", "secret", "all", "bootstrap"];
-  if (!known.includes(kind) || target === undefined) throw new Failure(`proxy-config needs a type (${known.join(", ")}) and a proxy`, COMMAND_HELP["proxy-config"]);
+  if (!known.includes(kind) || target === undefined)
+    throw new Failure(`proxy-config needs a type (${known.join(", ")}) and a proxy`, COMMAND_HELP["proxy-config"]);
   const client = connect(flags);
   try {
     const proxy = await findTarget(client, target, flags.namespace);
@@ -147,7 +169,11 @@ async function proxyConfig(args: readonly string[], flags: Flags): Promise<void>
       if (flags.output !== "json") print(renderEndpoints(status, flags.cluster));
       else {
         const all = isObject(status) && Array.isArray(status["cluster_statuses"]) ? status["cluster_statuses"] : [];
-        json(all.filter((entry: unknown) => flags.cluster === undefined || (isObject(entry) && entry["name"] === flags.cluster)));
+        json(
+          all.filter(
+            (entry: unknown) => flags.cluster === undefined || (isObject(entry) && entry["name"] === flags.cluster),
+          ),
+        );
       }
       return;
     }
@@ -169,7 +195,12 @@ async function proxyConfig(args: readonly string[], flags: Flags): Promise<void>
     else if (kind === "cluster") print(renderClusters(dump, filter));
     else if (kind === "secret") print(renderSecrets(dump));
     else if (kind === "bootstrap") json(bootstrapOf(dump));
-    else print([renderClusters(dump, filter), renderListeners(dump), renderRoutes(dump, undefined), renderSecrets(dump)].join("\n"));
+    else
+      print(
+        [renderClusters(dump, filter), renderListeners(dump), renderRoutes(dump, undefined), renderSecrets(dump)].join(
+          "\n",
+        ),
+      );
   } finally {
     client.close();
   }
@@ -188,11 +219,15 @@ async function status(flags: Flags): Promise<void> {
   for (const [name, port] of Object.entries(ports)) print(`127.0.0.1:${port}  ->  ${name}`);
   const client = new KubeClient(loadKubeConfig(instance.kubeconfig));
   try {
-    const problems = (await askControlPlane(client, "/debug/problems")).flatMap(({ answer }) => answer as { resource: string; path: string; message: string }[]);
+    const problems = (await askControlPlane(client, "/debug/problems")).flatMap(
+      ({ answer }) => answer as { resource: string; path: string; message: string }[],
+    );
     const entries = (await askControlPlane(client, "/debug/syncz")).flatMap(({ answer }) => answer as SyncEntry[]);
     print(`proxies:     ${entries.length}`);
     for (const { resource, path, message } of problems) print(`problem:     ${resource}: ${path} ${message}`);
-    for (const entry of entries) for (const { type, name, message } of entry.rejections) print(`refused:     ${entry.proxy}: ${type} ${name}: ${message}`);
+    for (const entry of entries)
+      for (const { type, name, message } of entry.rejections)
+        print(`refused:     ${entry.proxy}: ${type} ${name}: ${message}`);
     if (problems.length === 0 && entries.every(({ rejections }) => rejections.length === 0)) print("problems:    none");
   } finally {
     client.close();
@@ -210,6 +245,16 @@ async function down(flags: Flags): Promise<void> {
   }
   print(`deleting ${instance.stateFolder}`);
   rmSync(instance.stateFolder, { recursive: true, force: true });
+}
+
+/** Reads flags and what is left. Throws Failure with the command's help. */
+function readFlags(args: readonly string[], help: string): { flags: Flags; positionals: string[] } {
+  try {
+    const { values, positionals } = parseArgs({ args: [...args], options: OPTIONS, allowPositionals: true });
+    return { flags: values, positionals };
+  } catch (error) {
+    throw new Failure(errorText(error), help);
+  }
 }
 
 const ALIASES: Readonly<Record<string, string>> = { ps: "proxy-status", pc: "proxy-config" };
@@ -230,7 +275,10 @@ async function run(args: readonly string[]): Promise<void> {
   if (command === "discovery") return runControlPlane(readOptions(rest));
   let parsed: { values: Flags; positionals: string[] };
   try {
-    parsed = parseArgs({ args: rest, options: OPTIONS, allowPositionals: true }) as { values: Flags; positionals: string[] };
+    parsed = parseArgs({ args: rest, options: OPTIONS, allowPositionals: true }) as {
+      values: Flags;
+      positionals: string[];
+    };
   } catch (error) {
     throw new Failure(errorText(error), help);
   }
@@ -249,9 +297,11 @@ async function run(args: readonly string[]): Promise<void> {
 
 run(process.argv.slice(2)).catch((error: unknown) => {
   const isRefused = errorCode(error) === "ECONNREFUSED" || error instanceof KubeError;
-  const help = error instanceof Failure ? error.help : isRefused ? "Is the cluster running? See: lateen status" : undefined;
+  const help =
+    error instanceof Failure ? error.help : isRefused ? "Is the cluster running? See: lateen status" : undefined;
   process.stderr.write(`lateen: ${errorText(error)}\n${help === undefined ? "" : `${help.trimEnd()}\n`}`);
   // Anything else is a bug of ours: the stack helps who reports it.
-  if (!(error instanceof Failure) && !isRefused && process.env["LATEEN_DEBUG"] !== undefined && error instanceof Error) process.stderr.write(`${error.stack}\n`);
+  if (!(error instanceof Failure) && !isRefused && process.env["LATEEN_DEBUG"] !== undefined && error instanceof Error)
+    process.stderr.write(`${error.stack}\n`);
   process.exitCode = 1;
 });

@@ -10,7 +10,9 @@ const text = (value: unknown): string => (value === undefined || value === null 
 
 /** The parts of a config dump of one type. */
 function dumps(dump: unknown, type: string): Members[] {
-  return items(members(dump)["configs"]).map(members).filter((config) => text(config["@type"]).endsWith(type));
+  return items(members(dump)["configs"])
+    .map(members)
+    .filter((config) => text(config["@type"]).endsWith(type));
 }
 
 export function listenersOf(dump: unknown): Members[] {
@@ -47,7 +49,9 @@ function chainMatch(chain: Members): string {
   if (text(match["transport_protocol"]) !== "") parts.push(`Trans: ${text(match["transport_protocol"])}`);
   const protocols = items(match["application_protocols"]).map(text);
   if (protocols.length > 0) parts.push(`App: ${protocols.join(",")}`);
-  const ranges = items(match["prefix_ranges"]).map((range) => `${text(members(range)["address_prefix"])}/${text(members(range)["prefix_len"])}`);
+  const ranges = items(match["prefix_ranges"]).map(
+    (range) => `${text(members(range)["address_prefix"])}/${text(members(range)["prefix_len"])}`,
+  );
   if (ranges.length > 0) parts.push(`Addr: ${ranges.join(",")}`);
   else if (match["destination_port"] !== undefined) parts.push(`Addr: *:${text(match["destination_port"])}`);
   return parts.length === 0 ? "ALL" : parts.join("; ");
@@ -57,7 +61,8 @@ function inlineDestination(routeConfig: Members): string {
   const routes = items(routeConfig["virtual_hosts"]).flatMap((host) => items(members(host)["routes"]).map(members));
   const [first] = routes;
   const cluster = text(members(first?.["route"])["cluster"]);
-  if (cluster.startsWith("inbound|") || cluster.startsWith("Inbound")) return cluster.startsWith("inbound|") ? `Cluster: ${cluster}` : cluster;
+  if (cluster.startsWith("inbound|") || cluster.startsWith("Inbound"))
+    return cluster.startsWith("inbound|") ? `Cluster: ${cluster}` : cluster;
   return `Inline Route: ${routes.map((route) => routeMatch(route)).join(", ")}`;
 }
 
@@ -66,7 +71,9 @@ function chainDestination(chain: Members): string {
     const config = members(filter["typed_config"]);
     if (filter["name"] === "envoy.filters.network.http_connection_manager") {
       const rds = members(config["rds"]);
-      return rds["route_config_name"] === undefined ? inlineDestination(members(config["route_config"])) : `Route: ${text(rds["route_config_name"])}`;
+      return rds["route_config_name"] === undefined
+        ? inlineDestination(members(config["route_config"]))
+        : `Route: ${text(rds["route_config_name"])}`;
     }
     if (filter["name"] === "envoy.filters.network.tcp_proxy") {
       const cluster = text(config["cluster"]);
@@ -80,8 +87,15 @@ function chainDestination(chain: Members): string {
 export function renderListeners(dump: unknown): string {
   const rows = listenersOf(dump).flatMap((listener) => {
     const socket = members(members(listener["address"])["socket_address"]);
-    const chains = [...items(listener["filter_chains"]), listener["default_filter_chain"]].filter((chain) => chain !== undefined).map(members);
-    return chains.map((chain) => [text(socket["address"]), text(socket["port_value"]), chainMatch(chain), chainDestination(chain)]);
+    const chains = [...items(listener["filter_chains"]), listener["default_filter_chain"]]
+      .filter((chain) => chain !== undefined)
+      .map(members);
+    return chains.map((chain) => [
+      text(socket["address"]),
+      text(socket["port_value"]),
+      chainMatch(chain),
+      chainDestination(chain),
+    ]);
   });
   const sorted = rows.toSorted((a, b) => Number(a[1]) - Number(b[1]) || compareText(a[0] ?? "", b[0] ?? ""));
   return renderTable(["ADDRESSES", "PORT", "MATCH", "DESTINATION"], sorted);
@@ -97,7 +111,9 @@ function routeMatch(route: Members): string {
 
 /** `reviews, reviews.default + 1 more...`: the short names first, as istioctl shows them. */
 function domainsText(domains: readonly string[]): string {
-  const short = domains.filter((domain) => !domain.endsWith(".") && !/^\d+\.\d+\.\d+\.\d+$/.test(domain)).toSorted((a, b) => a.length - b.length || compareText(a, b));
+  const short = domains
+    .filter((domain) => !domain.endsWith(".") && !/^\d+\.\d+\.\d+\.\d+$/.test(domain))
+    .toSorted((a, b) => a.length - b.length || compareText(a, b));
   const shown = (short.length === 0 ? domains : short).slice(0, 2).join(", ");
   const rest = domains.length - Math.min(2, (short.length === 0 ? domains : short).length);
   return domains.length <= 2 ? domains.join(", ") : `${shown} + ${rest} more...`;
@@ -112,10 +128,18 @@ export function renderRoutes(dump: unknown, name: string | undefined): string {
         .flatMap((host) =>
           items(host["routes"])
             .map(members)
-            .map((route) => [text(config["name"]), text(host["name"]), domainsText(items(host["domains"]).map(text)), routeMatch(route), originName(route)]),
+            .map((route) => [
+              text(config["name"]),
+              text(host["name"]),
+              domainsText(items(host["domains"]).map(text)),
+              routeMatch(route),
+              originName(route),
+            ]),
         ),
     );
-  const sorted = rows.toSorted((a, b) => Number(a[0]) - Number(b[0]) || compareText(a[0] ?? "", b[0] ?? "") || compareText(a[1] ?? "", b[1] ?? ""));
+  const sorted = rows.toSorted(
+    (a, b) => Number(a[0]) - Number(b[0]) || compareText(a[0] ?? "", b[0] ?? "") || compareText(a[1] ?? "", b[1] ?? ""),
+  );
   return renderTable(["NAME", "VHOST NAME", "DOMAINS", "MATCH", "VIRTUAL SERVICE"], sorted);
 }
 
@@ -152,7 +176,9 @@ export function renderClusters(dump: unknown, filter: ClusterFilter): string {
     // Envoy leaves its defaults out of the dump: STATIC is one.
     return [fqdn, port, subset, direction, text(cluster["type"]) || "STATIC", originName(cluster)];
   });
-  const sorted = rows.toSorted((a, b) => compareText(a[0] ?? "", b[0] ?? "") || Number(a[1]) - Number(b[1]) || compareText(a[2] ?? "", b[2] ?? ""));
+  const sorted = rows.toSorted(
+    (a, b) => compareText(a[0] ?? "", b[0] ?? "") || Number(a[1]) - Number(b[1]) || compareText(a[2] ?? "", b[2] ?? ""),
+  );
   return renderTable(["SERVICE FQDN", "PORT", "SUBSET", "DIRECTION", "TYPE", "DESTINATION RULE"], sorted);
 }
 
@@ -172,7 +198,12 @@ export function renderEndpoints(status: unknown, cluster: string | undefined): s
         .map(members)
         .map((host) => {
           const health = members(host["health_status"]);
-          return [endpointAddress(host), text(health["eds_health_status"]) || "HEALTHY", health["failed_outlier_check"] === true ? "FAILED" : "OK", text(entry["name"])];
+          return [
+            endpointAddress(host),
+            text(health["eds_health_status"]) || "HEALTHY",
+            health["failed_outlier_check"] === true ? "FAILED" : "OK",
+            text(entry["name"]),
+          ];
         }),
     );
   const sorted = rows.toSorted((a, b) => compareText(a[0] ?? "", b[0] ?? "") || compareText(a[3] ?? "", b[3] ?? ""));
@@ -181,7 +212,9 @@ export function renderEndpoints(status: unknown, cluster: string | undefined): s
 
 /** The secrets of a dump; private keys come redacted from Envoy. */
 export function secretsOf(dump: unknown): Members[] {
-  return dumps(dump, "SecretsConfigDump").flatMap((config) => [...items(config["dynamic_active_secrets"]), ...items(config["dynamic_warming_secrets"])].map(members));
+  return dumps(dump, "SecretsConfigDump").flatMap((config) =>
+    [...items(config["dynamic_active_secrets"]), ...items(config["dynamic_warming_secrets"])].map(members),
+  );
 }
 
 export function renderSecrets(dump: unknown, now: number = Date.now()): string {
@@ -195,9 +228,20 @@ export function renderSecrets(dump: unknown, now: number = Date.now()): string {
     const certificate = new X509Certificate(Buffer.from(data, "base64"));
     const [from, until] = [Date.parse(certificate.validFrom), Date.parse(certificate.validTo)];
     const time = (at: number): string => new Date(at).toISOString().replace(".000", "");
-    return [text(entry["name"]), type, "ACTIVE", String(from <= now && now < until), certificate.serialNumber.toLowerCase(), time(until), time(from)];
+    return [
+      text(entry["name"]),
+      type,
+      "ACTIVE",
+      String(from <= now && now < until),
+      certificate.serialNumber.toLowerCase(),
+      time(until),
+      time(from),
+    ];
   });
-  return renderTable(["RESOURCE NAME", "TYPE", "STATUS", "VALID CERT", "SERIAL NUMBER", "NOT AFTER", "NOT BEFORE"], rows.toSorted((a, b) => compareText(b[0] ?? "", a[0] ?? "")));
+  return renderTable(
+    ["RESOURCE NAME", "TYPE", "STATUS", "VALID CERT", "SERIAL NUMBER", "NOT AFTER", "NOT BEFORE"],
+    rows.toSorted((a, b) => compareText(b[0] ?? "", a[0] ?? "")),
+  );
 }
 
 /** The bootstrap part of a dump. */

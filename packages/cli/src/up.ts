@@ -40,10 +40,16 @@ async function waitDeployment(client: KubeClient, namespace: string, name: strin
     const found = await client.find(`/apis/apps/v1/namespaces/${namespace}/deployments/${name}`);
     const status = isObject(found?.["status"]) ? found["status"] : {};
     const spec = isObject(found?.["spec"]) ? found["spec"] : {};
-    const isDone = status["observedGeneration"] === found?.metadata["generation"] && status["updatedReplicas"] === spec["replicas"] && status["availableReplicas"] === spec["replicas"];
+    const isDone =
+      status["observedGeneration"] === found?.metadata["generation"] &&
+      status["updatedReplicas"] === spec["replicas"] &&
+      status["availableReplicas"] === spec["replicas"];
     if (found !== undefined && (isDone || spec["replicas"] === 0)) return;
     if (performance.now() > limit) {
-      throw new Failure(`Deployment ${namespace}/${name} is not ready after ${READY_LIMIT_MS / 1000} s`, `Look at: kubectl -n ${namespace} get pods; kubectl -n ${namespace} describe deployment ${name}`);
+      throw new Failure(
+        `Deployment ${namespace}/${name} is not ready after ${READY_LIMIT_MS / 1000} s`,
+        `Look at: kubectl -n ${namespace} get pods; kubectl -n ${namespace} describe deployment ${name}`,
+      );
     }
     await delay(POLL_MS);
   }
@@ -54,23 +60,32 @@ async function installMesh(client: KubeClient): Promise<void> {
     for (const { collection, object } of objects) {
       // The mesh's settings belong to the user once they are there.
       if (object.kind === "ConfigMap") await createMissing(client, collection, object);
-      else await client.apply(collection, object as unknown as KubeObject);
+      else await client.apply(collection, object);
     }
   }
 }
 
 async function deploySample(client: KubeClient): Promise<string[]> {
-  await client.json("PATCH", "/api/v1/namespaces/default", { body: { metadata: { labels: { "istio-injection": "enabled" } } }, contentType: "application/merge-patch+json" });
+  await client.json("PATCH", "/api/v1/namespaces/default", {
+    body: { metadata: { labels: { "istio-injection": "enabled" } } },
+    contentType: "application/merge-patch+json",
+  });
   const folder = join(SAMPLE, "platform/kube");
-  const files = [...readdirSync(folder).map((name) => join(folder, name)), join(SAMPLE, "networking/bookinfo-gateway.yaml")];
+  const files = [
+    ...readdirSync(folder).map((name) => join(folder, name)),
+    join(SAMPLE, "networking/bookinfo-gateway.yaml"),
+  ];
   const deployments: string[] = [];
   for (const file of files) {
     for (const document of parseAllDocuments(readFileSync(file, "utf8"))) {
       const object: unknown = document.toJS();
       if (!isObject(object) || !isObject(object["metadata"])) continue;
       const collection = COLLECTIONS[String(object["kind"])];
-      if (collection === undefined) throw new Failure(`${file} holds a ${String(object["kind"])}, which the sample does not know`);
-      const version = /\/apis\/networking\.istio\.io\/v1\//.test(collection) ? { apiVersion: "networking.istio.io/v1" } : {};
+      if (collection === undefined)
+        throw new Failure(`${file} holds a ${String(object["kind"])}, which the sample does not know`);
+      const version = /\/apis\/networking\.istio\.io\/v1\//.test(collection)
+        ? { apiVersion: "networking.istio.io/v1" }
+        : {};
       await createMissing(client, collection, { ...object, ...version });
       if (object["kind"] === "Deployment") deployments.push(String(object["metadata"]["name"]));
     }
@@ -85,7 +100,9 @@ function fetchPage(url: string): Promise<{ status: number; body: string }> {
       const chunks: Buffer[] = [];
       response.on("data", (chunk: Buffer) => chunks.push(chunk));
       response.on("error", reject);
-      response.on("end", () => resolve({ status: response.statusCode ?? 0, body: Buffer.concat(chunks).toString("utf8") }));
+      response.on("end", () =>
+        resolve({ status: response.statusCode ?? 0, body: Buffer.concat(chunks).toString("utf8") }),
+      );
     }).on("error", reject);
   });
 }
@@ -107,7 +124,10 @@ async function firstRequest(url: string): Promise<void> {
 }
 
 /** Runs `lateen up`. */
-export async function up(options: { readonly state: string | undefined; readonly sample: "bookinfo" | "none" }): Promise<void> {
+export async function up(options: {
+  readonly state: string | undefined;
+  readonly sample: "bookinfo" | "none";
+}): Promise<void> {
   const instance = Instance.find(options.state);
   const started = performance.now();
   const wasStarted = await step("embedded Kubernetes", () => startInstance(instance));
@@ -121,10 +141,16 @@ export async function up(options: { readonly state: string | undefined; readonly
     });
     let deployments: string[] = [];
     if (options.sample === "bookinfo") deployments = await step("sample: Bookinfo", () => deploySample(client));
-    await step("pods ready", () => Promise.all([waitDeployment(client, "istio-system", "istio-ingressgateway"), ...deployments.map((name) => waitDeployment(client, "default", name))]));
+    await step("pods ready", () =>
+      Promise.all([
+        waitDeployment(client, "istio-system", "istio-ingressgateway"),
+        ...deployments.map((name) => waitDeployment(client, "default", name)),
+      ]),
+    );
     const port = instance.readPorts()[GATEWAY_PORT];
     const page = `http://127.0.0.1:${port}/productpage`;
-    if (options.sample === "bookinfo") await step("first request through gateway and sidecars", () => firstRequest(page));
+    if (options.sample === "bookinfo")
+      await step("first request through gateway and sidecars", () => firstRequest(page));
     const seconds = ((performance.now() - started) / 1000).toFixed(1);
     print(`\n${wasStarted ? `Ready in ${seconds} s.` : "Everything was running already."}\n`);
     print(summary(instance, options.sample === "bookinfo" ? page : `http://127.0.0.1:${port}/`, options.sample));
@@ -136,8 +162,16 @@ export async function up(options: { readonly state: string | undefined; readonly
 /** Waits until the injector is registered: pods made before it would have no sidecar. */
 async function waitWebhook(client: KubeClient): Promise<void> {
   const limit = performance.now() + READY_LIMIT_MS;
-  while ((await client.find("/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/istio-sidecar-injector")) === undefined) {
-    if (performance.now() > limit) throw new Failure("istiod has not registered its webhooks", "Look at: kubectl -n istio-system logs deploy/istiod");
+  while (
+    (await client.find(
+      "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/istio-sidecar-injector",
+    )) === undefined
+  ) {
+    if (performance.now() > limit)
+      throw new Failure(
+        "istiod has not registered its webhooks",
+        "Look at: kubectl -n istio-system logs deploy/istiod",
+      );
     await delay(POLL_MS);
   }
 }

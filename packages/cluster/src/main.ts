@@ -1,8 +1,7 @@
 // The cluster process: API server, controllers and node in one, inside the instance's namespaces. Started by sandbox.py.
 import { createPrivateKey } from "node:crypto";
 import { chmodSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { createServer } from "node:net";
-import { connect } from "node:net";
+import { connect, createServer } from "node:net";
 import { join } from "node:path";
 import { errorText } from "@lateen/base";
 import { createAuthority, type Identity, issueIdentity } from "@lateen/x509";
@@ -40,16 +39,28 @@ function keep(path: string, make: () => string): string {
 function identities(folder: string): { authorityPem: string; server: Identity; admin: Identity; tokenKeyPem: string } {
   mkdirSync(folder, { recursive: true, mode: 0o700 });
   const now = Date.now();
-  const span = (days: number): { notBefore: Date; notAfter: Date } => ({ notBefore: new Date(now - 3_600_000), notAfter: new Date(now + days * DAY_MS) });
+  const span = (days: number): { notBefore: Date; notAfter: Date } => ({
+    notBefore: new Date(now - 3_600_000),
+    notAfter: new Date(now + days * DAY_MS),
+  });
   const made = (): string => JSON.stringify(createAuthority({ commonName: "kubernetes", ...span(3650) }));
   const authority = JSON.parse(keep(join(folder, "authority.json"), made)) as Identity;
   const signer = { certificatePem: authority.certificatePem, key: createPrivateKey(authority.keyPem) };
-  const names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "localhost", "127.0.0.1", NODE_ADDRESS, API_SERVICE];
+  const names = [
+    "kubernetes",
+    "kubernetes.default",
+    "kubernetes.default.svc",
+    "kubernetes.default.svc.cluster.local",
+    "localhost",
+    "127.0.0.1",
+    NODE_ADDRESS,
+    API_SERVICE,
+  ];
   return {
     authorityPem: authority.certificatePem,
     server: issueIdentity({ commonName: "kube-apiserver", altNames: names, ...span(365) }, signer),
     admin: issueIdentity({ commonName: "kubernetes-admin", organizations: ["system:masters"], ...span(365) }, signer),
-    tokenKeyPem: keep(join(folder, "token-key.pem"), TokenSigner.newKeyPem),
+    tokenKeyPem: keep(join(folder, "token-key.pem"), () => TokenSigner.newKeyPem()),
   };
 }
 
@@ -58,8 +69,21 @@ function writeKubeconfig(path: string, port: number, ids: ReturnType<typeof iden
   const config = {
     apiVersion: "v1",
     kind: "Config",
-    clusters: [{ name: "lateen", cluster: { server: `https://127.0.0.1:${port}`, "certificate-authority-data": encode(ids.authorityPem) } }],
-    users: [{ name: "lateen-admin", user: { "client-certificate-data": encode(ids.admin.certificatePem), "client-key-data": encode(ids.admin.keyPem) } }],
+    clusters: [
+      {
+        name: "lateen",
+        cluster: { server: `https://127.0.0.1:${port}`, "certificate-authority-data": encode(ids.authorityPem) },
+      },
+    ],
+    users: [
+      {
+        name: "lateen-admin",
+        user: {
+          "client-certificate-data": encode(ids.admin.certificatePem),
+          "client-key-data": encode(ids.admin.keyPem),
+        },
+      },
+    ],
     contexts: [{ name: "lateen", context: { cluster: "lateen", user: "lateen-admin" } }],
     "current-context": "lateen",
   };
@@ -68,12 +92,25 @@ function writeKubeconfig(path: string, port: number, ids: ReturnType<typeof iden
 }
 
 /** Services without selector whose one endpoint is the node itself. */
-async function ensureNodeService(registry: Registry, at: { namespace: string; name: string; clusterIP: string; ports: { name: string; port: number; targetPort: number; protocol: string }[] }): Promise<void> {
+async function ensureNodeService(
+  registry: Registry,
+  at: {
+    namespace: string;
+    name: string;
+    clusterIP: string;
+    ports: { name: string; port: number; targetPort: number; protocol: string }[];
+  },
+): Promise<void> {
   const { namespace, name, clusterIP, ports } = at;
   const services = builtIn("services");
   const slices = builtIn("endpointslices");
   if (registry.find(services, namespace, name) === undefined) {
-    await registry.create(services, namespace, { apiVersion: "v1", kind: "Service", metadata: newMeta(name, namespace), spec: { clusterIP, ports } });
+    await registry.create(services, namespace, {
+      apiVersion: "v1",
+      kind: "Service",
+      metadata: newMeta(name, namespace),
+      spec: { clusterIP, ports },
+    });
   }
   if (registry.find(slices, namespace, name) !== undefined) return;
   await registry.create(slices, namespace, {
@@ -123,7 +160,14 @@ function announcePorts(registry: Registry, path: string): void {
       (service.spec.ports ?? []).flatMap((port) =>
         port.nodePort === undefined || port.protocol === "UDP"
           ? []
-          : [{ name: `${service.metadata.namespace}/${service.metadata.name}:${port.port}`, host: service.spec.clusterIP ?? "", port: port.port, nodePort: port.nodePort }],
+          : [
+              {
+                name: `${service.metadata.namespace}/${service.metadata.name}:${port.port}`,
+                host: service.spec.clusterIP ?? "",
+                port: port.port,
+                nodePort: port.nodePort,
+              },
+            ],
       ),
     );
     const line = `${JSON.stringify(ports)}\n`;
@@ -165,9 +209,24 @@ async function main(): Promise<void> {
   await ensureSystem(registry);
   startLifecycle(registry, { nodeName: NODE_NAME, authorityPem: ids.authorityPem });
   const https = { name: "https", port: 443, targetPort: 6443, protocol: "TCP" };
-  await ensureNodeService(registry, { namespace: "default", name: "kubernetes", clusterIP: API_SERVICE, ports: [https] });
-  const dnsPorts = ["UDP", "TCP"].map((protocol) => ({ name: protocol === "UDP" ? "dns" : "dns-tcp", port: 53, targetPort: 53, protocol }));
-  await ensureNodeService(registry, { namespace: "kube-system", name: "kube-dns", clusterIP: DNS_SERVICE, ports: dnsPorts });
+  await ensureNodeService(registry, {
+    namespace: "default",
+    name: "kubernetes",
+    clusterIP: API_SERVICE,
+    ports: [https],
+  });
+  const dnsPorts = ["UDP", "TCP"].map((protocol) => ({
+    name: protocol === "UDP" ? "dns" : "dns-tcp",
+    port: 53,
+    targetPort: 53,
+    protocol,
+  }));
+  await ensureNodeService(registry, {
+    namespace: "kube-system",
+    name: "kube-dns",
+    clusterIP: DNS_SERVICE,
+    ports: dnsPorts,
+  });
   await new ClusterDns(store).listen(NODE_ADDRESS);
   new ServiceNat(store).refresh();
   startWorkloads(registry);

@@ -6,8 +6,8 @@ import {
   type EncodedResource,
   encodedEqual,
   type Host,
-  inboundCluster,
   INBOUND_PASSTHROUGH,
+  inboundCluster,
   type MeshConfig,
   outboundCluster,
   PASSTHROUGH,
@@ -16,9 +16,29 @@ import {
   type Service,
 } from "@lateen/model";
 import { type Db, query } from "@lateen/query";
-import { BLACK_HOLE_CLUSTER, emitAssignment, emitInboundCluster, emitOutboundCluster, INBOUND_PASSTHROUGH_CLUSTER, PASSTHROUGH_CLUSTER } from "./emit/clusters.ts";
-import { emitHttpOutbound, emitTcpOutbound, emitVirtualInbound, emitVirtualOutbound, type InboundPort, type ListenerOptions } from "./emit/listeners.ts";
-import { emitOnDemandConfiguration, emitRouteConfiguration, emitVirtualHost, type Fallback, type VirtualHostDraft } from "./emit/routes.ts";
+import {
+  BLACK_HOLE_CLUSTER,
+  emitAssignment,
+  emitInboundCluster,
+  emitOutboundCluster,
+  INBOUND_PASSTHROUGH_CLUSTER,
+  PASSTHROUGH_CLUSTER,
+} from "./emit/clusters.ts";
+import {
+  emitHttpOutbound,
+  emitTcpOutbound,
+  emitVirtualInbound,
+  emitVirtualOutbound,
+  type InboundPort,
+  type ListenerOptions,
+} from "./emit/listeners.ts";
+import {
+  emitOnDemandConfiguration,
+  emitRouteConfiguration,
+  emitVirtualHost,
+  type Fallback,
+  type VirtualHostDraft,
+} from "./emit/routes.ts";
 import { gatewayConfig } from "./gateways.ts";
 import { meshConfig } from "./inputs.ts";
 import { destinationPolicy, subsetsOf } from "./lower/destinations.ts";
@@ -54,7 +74,10 @@ export function parseScope(key: string): Scope {
 }
 
 export function listenerOptions(config: MeshConfig): ListenerOptions {
-  return { accessLogFile: config.accessLogFile, outboundCluster: config.outbound === "allow-any" ? PASSTHROUGH : BLACK_HOLE };
+  return {
+    accessLogFile: config.accessLogFile,
+    outboundCluster: config.outbound === "allow-any" ? PASSTHROUGH : BLACK_HOLE,
+  };
 }
 
 /** Which ports there are in the mesh, without their rules: what decides about outbound listeners. */
@@ -82,31 +105,43 @@ const outboundPorts = query<Ports>(
 );
 
 const hasHttp = (service: Service | undefined, number: number): boolean =>
-  service?.ports.some((port) => port.number === number && (port.protocol === "http" || port.protocol === "http2")) === true;
+  service?.ports.some((port) => port.number === number && (port.protocol === "http" || port.protocol === "http2")) ===
+  true;
 
 /** Names that reach a host from a namespace, as Istio orders them. */
 export function domainsOf(service: Service, clientNamespace: string): string[] {
   const { host, name, namespace, address } = service;
-  const short = namespace === clientNamespace ? [name, `${name}.${namespace}.svc`, `${name}.${namespace}`] : [`${name}.${namespace}`, `${name}.${namespace}.svc`];
+  const short =
+    namespace === clientNamespace
+      ? [name, `${name}.${namespace}.svc`, `${name}.${namespace}`]
+      : [`${name}.${namespace}`, `${name}.${namespace}.svc`];
   return [host, `${host}.`, ...short, ...(address === undefined ? [] : [address])];
 }
 
 /** All virtual hosts of an HTTP port for the clients of a namespace: key `namespace|port`. */
-const portHosts = query<readonly VirtualHostDraft[]>("portHosts", (db, key) => {
-  const [namespace = "", number = ""] = key.split("|");
-  const port = Number(number);
-  const hosts: VirtualHostDraft[] = [];
-  for (const host of db.get(allHosts, "")) {
-    const service = db.get(serviceOf, host);
-    if (service === undefined || !hasHttp(service, port)) continue;
-    hosts.push({ name: `${host}:${port}`, domains: domainsOf(service, namespace), rules: db.get(meshRoutes, `${port}|${host}`) ?? [] });
-  }
-  for (const host of db.get(ruleOnlyHosts, "")) {
-    const rules = db.get(meshRoutes, `${port}|${host}`);
-    if (rules !== undefined) hosts.push({ name: `${host}:${port}`, domains: [host], rules });
-  }
-  return hosts.toSorted((a, b) => compareText(a.name, b.name));
-}, jsonEqual);
+const portHosts = query<readonly VirtualHostDraft[]>(
+  "portHosts",
+  (db, key) => {
+    const [namespace = "", number = ""] = key.split("|");
+    const port = Number(number);
+    const hosts: VirtualHostDraft[] = [];
+    for (const host of db.get(allHosts, "")) {
+      const service = db.get(serviceOf, host);
+      if (service === undefined || !hasHttp(service, port)) continue;
+      hosts.push({
+        name: `${host}:${port}`,
+        domains: domainsOf(service, namespace),
+        rules: db.get(meshRoutes, `${port}|${host}`) ?? [],
+      });
+    }
+    for (const host of db.get(ruleOnlyHosts, "")) {
+      const rules = db.get(meshRoutes, `${port}|${host}`);
+      if (rules !== undefined) hosts.push({ name: `${host}:${port}`, domains: [host], rules });
+    }
+    return hosts.toSorted((a, b) => compareText(a.name, b.name));
+  },
+  jsonEqual,
+);
 
 const fallbackOf = (config: MeshConfig): Fallback => config.outbound;
 
@@ -176,7 +211,15 @@ const outboundClusterResource = query<EncodedResource | undefined>(
     const policy = db.get(destinationPolicy, `${namespace}|${parts.host}|${parts.subset}`);
     if (service === undefined || port === undefined || policy === undefined) return undefined;
     const identities = db.get(identitiesOf, `${parts.port}|${parts.host}`);
-    return emitOutboundCluster({ name, service, port, subset: parts.subset, policy, identities, isRouter: kind === "router" });
+    return emitOutboundCluster({
+      name,
+      service,
+      port,
+      subset: parts.subset,
+      policy,
+      identities,
+      isRouter: kind === "router",
+    });
   },
   encodedEqual,
 );
@@ -189,7 +232,9 @@ const assignmentResource = query<EncodedResource>(
     const [namespace, name] = [key.slice(0, bar), key.slice(bar + 1) as ClusterName];
     const { port, host, subset } = parseOutboundCluster(name) ?? { port: 0, host: "", subset: "" };
     const wanted = db.get(destinationPolicy, `${namespace}|${host}|${subset}`)?.subsetLabels ?? {};
-    const endpoints = db.get(endpointsOf, `${port}|${host}`).filter(({ labels }) => Object.entries(wanted).every(([label, value]) => labels[label] === value));
+    const endpoints = db
+      .get(endpointsOf, `${port}|${host}`)
+      .filter(({ labels }) => Object.entries(wanted).every(([label, value]) => labels[label] === value));
     return emitAssignment(name, endpoints);
   },
   encodedEqual,
@@ -203,14 +248,26 @@ const inboundPorts = query<readonly (InboundPort & { readonly services: readonly
     const ports = new Map<number, InboundPort & { services: Host[] }>();
     for (const host of db.get(allHosts, "")) {
       const service = db.get(serviceOf, host);
-      if (service?.namespace !== namespace || service.selector === undefined || Object.keys(service.selector).length === 0) continue;
+      if (
+        service?.namespace !== namespace ||
+        service.selector === undefined ||
+        Object.keys(service.selector).length === 0
+      )
+        continue;
       if (!Object.entries(service.selector).every(([label, value]) => labels[label] === value)) continue;
       for (const port of service.ports) {
         const targetPort = typeof port.targetPort === "number" ? port.targetPort : podPorts[port.targetPort];
         if (targetPort === undefined) continue;
         const found = ports.get(targetPort);
         if (found !== undefined) found.services.push(host);
-        else ports.set(targetPort, { targetPort, servicePort: port.number, host, protocol: port.protocol, services: [host] });
+        else
+          ports.set(targetPort, {
+            targetPort,
+            servicePort: port.number,
+            host,
+            protocol: port.protocol,
+            services: [host],
+          });
       }
     }
     return [...ports.values()].sort((a, b) => a.targetPort - b.targetPort);
@@ -235,7 +292,12 @@ const virtualInbound = query<EncodedResource>(
   (db, key) => {
     const { namespace, labels } = parseScope(key);
     const config = meshConfig(db);
-    return emitVirtualInbound(db.get(inboundPorts, key), db.get(peerMode, peerModeKey(namespace, labels)), config.trustDomain, listenerOptions(config));
+    return emitVirtualInbound(
+      db.get(inboundPorts, key),
+      db.get(peerMode, peerModeKey(namespace, labels)),
+      config.trustDomain,
+      listenerOptions(config),
+    );
   },
   encodedEqual,
 );
@@ -249,9 +311,15 @@ const outboundListeners = query<readonly EncodedResource[]>(
     const direct = ports.direct.flatMap(({ host, number }) => {
       const service = db.get(serviceOf, host);
       const port = service?.ports.find((entry) => entry.number === number);
-      return service?.address === undefined || port === undefined ? [] : [emitTcpOutbound(host, service.address, port, options)];
+      return service?.address === undefined || port === undefined
+        ? []
+        : [emitTcpOutbound(host, service.address, port, options)];
     });
-    return [...ports.http.map((port) => emitHttpOutbound(port, options, key === "on-demand")), ...direct, emitVirtualOutbound(options)];
+    return [
+      ...ports.http.map((port) => emitHttpOutbound(port, options, key === "on-demand")),
+      ...direct,
+      emitVirtualOutbound(options),
+    ];
   },
   (a, b) => a.length === b.length && a.every((entry, i) => encodedEqual(entry, b[i])),
 );
@@ -262,24 +330,37 @@ const allClusters = query<readonly ClusterName[]>(
   (db, namespace) =>
     db.get(allHosts, "").flatMap((host) => {
       const subsets = ["", ...db.get(subsetsOf, `${namespace}|${host}`)];
-      return (db.get(serviceOf, host)?.ports ?? []).flatMap((port) => subsets.map((subset) => outboundCluster(port.number, subset, host)));
+      return (db.get(serviceOf, host)?.ports ?? []).flatMap((port) =>
+        subsets.map((subset) => outboundCluster(port.number, subset, host)),
+      );
     }),
   jsonEqual,
 );
 
 const baseEqual = (a: BaseConfig, b: BaseConfig): boolean => {
-  const same = (x: readonly EncodedResource[], y: readonly EncodedResource[]): boolean => x.length === y.length && x.every((entry, i) => encodedEqual(entry, y[i]));
+  const same = (x: readonly EncodedResource[], y: readonly EncodedResource[]): boolean =>
+    x.length === y.length && x.every((entry, i) => encodedEqual(entry, y[i]));
   return jsonEqual(a.clusters, b.clusters) && same(a.listeners, b.listeners) && same(a.routes, b.routes);
 };
 
 function sidecarConfig(db: Db, key: string, scope: Scope): BaseConfig {
   const { namespace, isOnDemand } = scope;
   const ports = db.get(outboundPorts, "");
-  const sniffed = ports.direct.filter(({ host, number }) => db.get(serviceOf, host)?.ports.find((port) => port.number === number)?.protocol === "auto");
-  const byPort = ports.http.map((port) => (isOnDemand ? emitOnDemandConfiguration(String(port)) : db.get(portRoutes, `${namespace}|${port}`)));
+  const sniffed = ports.direct.filter(
+    ({ host, number }) => db.get(serviceOf, host)?.ports.find((port) => port.number === number)?.protocol === "auto",
+  );
+  const byPort = ports.http.map((port) =>
+    isOnDemand ? emitOnDemandConfiguration(String(port)) : db.get(portRoutes, `${namespace}|${port}`),
+  );
   const inbound = db.get(inboundPorts, key).map((port) => inboundCluster(port.targetPort));
   return {
-    clusters: [BLACK_HOLE, PASSTHROUGH, INBOUND_PASSTHROUGH, ...inbound, ...(isOnDemand ? [] : db.get(allClusters, namespace))],
+    clusters: [
+      BLACK_HOLE,
+      PASSTHROUGH,
+      INBOUND_PASSTHROUGH,
+      ...inbound,
+      ...(isOnDemand ? [] : db.get(allClusters, namespace)),
+    ],
     listeners: [...db.get(outboundListeners, isOnDemand ? "on-demand" : "all"), db.get(virtualInbound, key)],
     routes: [...byPort, ...sniffed.map(({ host, number }) => db.get(sniffedRoutes, `${namespace}|${host}:${number}`))],
   };
@@ -290,12 +371,16 @@ export const baseConfig = query<BaseConfig>(
   "baseConfig",
   (db, key) => {
     const scope = parseScope(key);
-    return scope.kind === "router" ? gatewayConfig(db, scope, listenerOptions(meshConfig(db))) : sidecarConfig(db, key, scope);
+    return scope.kind === "router"
+      ? gatewayConfig(db, scope, listenerOptions(meshConfig(db)))
+      : sidecarConfig(db, key, scope);
   },
   baseEqual,
 );
 
-const FIXED: ReadonlyMap<string, EncodedResource> = new Map([BLACK_HOLE_CLUSTER, PASSTHROUGH_CLUSTER, INBOUND_PASSTHROUGH_CLUSTER].map((cluster) => [cluster.name, cluster]));
+const FIXED: ReadonlyMap<string, EncodedResource> = new Map(
+  [BLACK_HOLE_CLUSTER, PASSTHROUGH_CLUSTER, INBOUND_PASSTHROUGH_CLUSTER].map((cluster) => [cluster.name, cluster]),
+);
 
 function clusterResource(db: Db, key: string, scope: Scope, name: ClusterName): EncodedResource | undefined {
   const fixed = FIXED.get(name);
@@ -313,19 +398,23 @@ export function snapshot(db: Db, key: string, demand: Iterable<string>): Snapsho
   if (scope.isOnDemand) {
     // Envoy waits for a first answer for each route configuration before it takes traffic.
     const ports = base.routes.filter(({ name }) => /^\d+$/.test(name));
-    for (const { name } of ports) virtualHosts.set(`${name}/${SENTINEL}`, db.get(virtualHost, `${scope.namespace}|${name}/${SENTINEL}`));
+    for (const { name } of ports)
+      virtualHosts.set(`${name}/${SENTINEL}`, db.get(virtualHost, `${scope.namespace}|${name}/${SENTINEL}`));
   }
   for (const name of demand) virtualHosts.set(name, db.get(virtualHost, `${scope.namespace}|${name}`));
   const names = new Set<ClusterName>(base.clusters);
-  for (const resource of [...base.listeners, ...base.routes, ...virtualHosts.values()]) for (const name of resource.clusters) names.add(name);
+  for (const resource of [...base.listeners, ...base.routes, ...virtualHosts.values()])
+    for (const name of resource.clusters) names.add(name);
   const clusters = new Map<string, EncodedResource>();
   const endpoints = new Map<string, EncodedResource>();
   for (const name of [...names].sort(compareText)) {
     const cluster = clusterResource(db, key, scope, name);
     if (cluster === undefined) continue;
     clusters.set(name, cluster);
-    if (parseOutboundCluster(name) !== undefined) endpoints.set(name, db.get(assignmentResource, `${scope.namespace}|${name}`));
+    if (parseOutboundCluster(name) !== undefined)
+      endpoints.set(name, db.get(assignmentResource, `${scope.namespace}|${name}`));
   }
-  const byName = (list: readonly EncodedResource[]): Map<string, EncodedResource> => new Map(list.map((resource) => [resource.name, resource]));
+  const byName = (list: readonly EncodedResource[]): Map<string, EncodedResource> =>
+    new Map(list.map((resource) => [resource.name, resource]));
   return { clusters, endpoints, listeners: byName(base.listeners), routes: byName(base.routes), virtualHosts };
 }

@@ -1,9 +1,9 @@
 // Gateways: which Gateway objects a gateway pod serves, on which of its ports, and which rules are bound to them.
 import { compareText } from "@lateen/base";
 import type { RouteRule, Scope, Service } from "@lateen/model";
+import { BLACK_HOLE } from "@lateen/model";
 import type { Db } from "@lateen/query";
 import type { BaseConfig } from "./discovery.ts";
-import { BLACK_HOLE } from "@lateen/model";
 import { emitGatewayListener, type ListenerOptions } from "./emit/listeners.ts";
 import { emitEmptyRouteConfiguration, emitRouteConfiguration, type VirtualHostDraft } from "./emit/routes.ts";
 import { GATEWAYS, VIRTUAL_SERVICES } from "./inputs.ts";
@@ -20,15 +20,22 @@ interface ServerPort {
   readonly servers: readonly { readonly gateway: string; readonly hosts: readonly string[] }[];
 }
 
-const selects = (selector: Readonly<Record<string, string>> | undefined, labels: Readonly<Record<string, string>>): boolean =>
-  Object.entries(selector ?? {}).every(([name, value]) => labels[name] === value);
+const selects = (
+  selector: Readonly<Record<string, string>> | undefined,
+  labels: Readonly<Record<string, string>>,
+): boolean => Object.entries(selector ?? {}).every(([name, value]) => labels[name] === value);
 
 /** The Services in front of a gateway pod. */
 function servicesInFront(db: Db, scope: Scope): Service[] {
   return db
     .get(allHosts, "")
     .map((host) => db.get(serviceOf, host))
-    .filter((service): service is Service => service?.namespace === scope.namespace && service.selector !== undefined && selects(service.selector, scope.labels));
+    .filter(
+      (service): service is Service =>
+        service?.namespace === scope.namespace &&
+        service.selector !== undefined &&
+        selects(service.selector, scope.labels),
+    );
 }
 
 /** A Gateway's port number is that of the Service; the pod listens on its target port. */
@@ -49,7 +56,10 @@ function serverPorts(db: Db, scope: Scope): ServerPort[] {
     .filter((gateway) => gateway !== undefined && selects(gateway.spec.selector, scope.labels))
     .filter((gateway) => gateway !== undefined)
     .toSorted((a, b) => byCreation(a.meta, b.meta));
-  const ports = new Map<number, { number: number; targetPort: number; servers: { gateway: string; hosts: readonly string[] }[] }>();
+  const ports = new Map<
+    number,
+    { number: number; targetPort: number; servers: { gateway: string; hosts: readonly string[] }[] }
+  >();
   for (const { meta, spec } of gateways) {
     for (const { port, hosts } of spec.servers) {
       const target = targetPort(services, port.number, scope.podPorts);
@@ -62,10 +72,16 @@ function serverPorts(db: Db, scope: Scope): ServerPort[] {
 }
 
 /** The host under which a rule for `ruleHost` appears on a server for `serverHost`: the more specific of the two, if they meet. */
-function commonHost(serverHost: string, ruleHost: string, ruleNamespace: string, gatewayNamespace: string): string | undefined {
+function commonHost(
+  serverHost: string,
+  ruleHost: string,
+  ruleNamespace: string,
+  gatewayNamespace: string,
+): string | undefined {
   const [scopeOrHost = "", rest] = serverHost.split("/");
   const host = rest ?? scopeOrHost;
-  const allowed = rest === undefined || scopeOrHost === "*" ? undefined : scopeOrHost === "." ? gatewayNamespace : scopeOrHost;
+  const allowed =
+    rest === undefined || scopeOrHost === "*" ? undefined : scopeOrHost === "." ? gatewayNamespace : scopeOrHost;
   if (allowed !== undefined && allowed !== ruleNamespace) return undefined;
   if (hostMatches(host, ruleHost)) return ruleHost;
   return hostMatches(ruleHost, host) ? host : undefined;
@@ -81,16 +97,21 @@ function virtualHosts(db: Db, port: ServerPort): VirtualHostDraft[] {
     for (const binding of db.get(gatewayBindings, gateway)) {
       const rule = db.read(VIRTUAL_SERVICES, binding.key);
       if (rule === undefined) continue;
-      const common = binding.hosts.flatMap((ruleHost) => hosts.map((serverHost) => commonHost(serverHost, ruleHost, rule.meta.namespace, gatewayNamespace)));
+      const common = binding.hosts.flatMap((ruleHost) =>
+        hosts.map((serverHost) => commonHost(serverHost, ruleHost, rule.meta.namespace, gatewayNamespace)),
+      );
       const rules = lowerRules(db, rule, port.number);
-      for (const host of new Set(common.filter((entry) => entry !== undefined))) byHost.set(host, [...(byHost.get(host) ?? []), ...rules]);
+      for (const host of new Set(common.filter((entry) => entry !== undefined)))
+        byHost.set(host, [...(byHost.get(host) ?? []), ...rules]);
     }
   }
-  return [...byHost].sort(([a], [b]) => compareText(a, b)).map(([host, rules]) => ({
-    name: `${host}:${port.number}`,
-    domains: [host],
-    rules: rules.toSorted((a, b) => Number(isCatchAll(a)) - Number(isCatchAll(b))),
-  }));
+  return [...byHost]
+    .sort(([a], [b]) => compareText(a, b))
+    .map(([host, rules]) => ({
+      name: `${host}:${port.number}`,
+      domains: [host],
+      rules: rules.toSorted((a, b) => Number(isCatchAll(a)) - Number(isCatchAll(b))),
+    }));
 }
 
 /** Configuration of a gateway's proxy. */
@@ -102,8 +123,9 @@ export function gatewayConfig(db: Db, scope: Scope, options: ListenerOptions): B
     routes: ports.map((port) => {
       const name = `http.${port.targetPort}`;
       const hosts = virtualHosts(db, port);
-      return hosts.length === 0 ? emitEmptyRouteConfiguration(name, port.number) : emitRouteConfiguration(name, hosts, undefined);
+      return hosts.length === 0
+        ? emitEmptyRouteConfiguration(name, port.number)
+        : emitRouteConfiguration(name, hosts, undefined);
     }),
   };
 }
-

@@ -2,7 +2,16 @@
 import { jsonEqual } from "@lateen/base";
 import type { MeshConfig } from "@lateen/model";
 import { type Db, table } from "@lateen/query";
-import type { DestinationRuleSpec, EndpointSliceObject, GatewaySpec, PeerAuthenticationSpec, PodObject, Resource, ServiceObject, VirtualServiceSpec } from "@lateen/resources";
+import type {
+  DestinationRuleSpec,
+  EndpointSliceObject,
+  GatewaySpec,
+  PeerAuthenticationSpec,
+  PodObject,
+  Resource,
+  ServiceObject,
+  VirtualServiceSpec,
+} from "@lateen/resources";
 
 export const SERVICES = table<ServiceObject>("services", jsonEqual);
 export const ENDPOINT_SLICES = table<EndpointSliceObject>("endpointslices", jsonEqual);

@@ -14,7 +14,14 @@ export interface InjectionConfig {
 type Members = Record<string, unknown>;
 
 interface PodParts {
-  readonly metadata: { name?: string; generateName?: string; namespace?: string; labels?: Record<string, string>; annotations?: Record<string, string>; ownerReferences?: { kind: string; name: string; apiVersion: string }[] };
+  readonly metadata: {
+    name?: string;
+    generateName?: string;
+    namespace?: string;
+    labels?: Record<string, string>;
+    annotations?: Record<string, string>;
+    ownerReferences?: { kind: string; name: string; apiVersion: string }[];
+  };
   readonly spec: {
     containers: Members[];
     initContainers?: Members[];
@@ -45,7 +52,8 @@ function workloadOf(pod: PodParts): { kind: string; name: string; api: string } 
   const owner = pod.metadata.ownerReferences?.[0];
   if (owner?.kind === "ReplicaSet") {
     const hash = pod.metadata.labels?.["pod-template-hash"];
-    const name = hash !== undefined && owner.name.endsWith(`-${hash}`) ? owner.name.slice(0, -hash.length - 1) : owner.name;
+    const name =
+      hash !== undefined && owner.name.endsWith(`-${hash}`) ? owner.name.slice(0, -hash.length - 1) : owner.name;
     return { kind: "deployments", name, api: "apps/v1" };
   }
   if (owner !== undefined) return { kind: `${owner.kind.toLowerCase()}s`, name: owner.name, api: owner.apiVersion };
@@ -53,7 +61,9 @@ function workloadOf(pod: PodParts): { kind: string; name: string; api: string } 
 }
 
 function podPorts(pod: PodParts): string {
-  const ports = pod.spec.containers.filter((container) => container["name"] !== PROXY).flatMap((container) => (Array.isArray(container["ports"]) ? (container["ports"] as unknown[]) : []));
+  const ports = pod.spec.containers
+    .filter((container) => container["name"] !== PROXY)
+    .flatMap((container) => (Array.isArray(container["ports"]) ? (container["ports"] as unknown[]) : []));
   return JSON.stringify(ports);
 }
 
@@ -68,7 +78,12 @@ function initContainer(config: InjectionConfig, annotations: Readonly<Record<str
       "istio-iptables",
       ...["-p", "15001", "-z", "15006", "-u", "1337", "-m", "REDIRECT"],
       ...["-i", get("includeOutboundIPRanges", "*"), "-x", get("excludeOutboundIPRanges", "")],
-      ...["-b", get("includeInboundPorts", "*"), "-d", excluded === "" ? "15090,15021,15020" : `15090,15021,15020,${excluded}`],
+      ...[
+        "-b",
+        get("includeInboundPorts", "*"),
+        "-d",
+        excluded === "" ? "15090,15021,15020" : `15090,15021,15020,${excluded}`,
+      ],
       ...["-o", get("excludeOutboundPorts", "")],
       "--log_output_level=default:info",
     ],
@@ -86,7 +101,12 @@ function initContainer(config: InjectionConfig, annotations: Readonly<Record<str
 }
 
 /** Environment of a proxy container, in Istio's order. */
-export function proxyEnv(config: InjectionConfig, workload: { kind: string; name: string; api: string }, namespace: string, more: { readonly podPorts: string; readonly appContainers: string }): Members[] {
+export function proxyEnv(
+  config: InjectionConfig,
+  workload: { kind: string; name: string; api: string },
+  namespace: string,
+  more: { readonly podPorts: string; readonly appContainers: string },
+): Members[] {
   return [
     { name: "PILOT_CERT_PROVIDER", value: "istiod" },
     { name: "CA_ADDR", value: config.discoveryAddress },
@@ -102,7 +122,10 @@ export function proxyEnv(config: InjectionConfig, workload: { kind: string; name
     { name: "ISTIO_META_NODE_NAME", ...field("spec.nodeName") },
     { name: "ISTIO_META_INTERCEPTION_MODE", value: "REDIRECT" },
     { name: "ISTIO_META_WORKLOAD_NAME", value: workload.name },
-    { name: "ISTIO_META_OWNER", value: `kubernetes://apis/${workload.api}/namespaces/${namespace}/${workload.kind}/${workload.name}` },
+    {
+      name: "ISTIO_META_OWNER",
+      value: `kubernetes://apis/${workload.api}/namespaces/${namespace}/${workload.kind}/${workload.name}`,
+    },
     { name: "ISTIO_META_MESH_ID", value: config.trustDomain },
     { name: "TRUST_DOMAIN", value: config.trustDomain },
   ];
@@ -122,7 +145,14 @@ export const PROXY_VOLUMES: readonly Members[] = [
       ],
     },
   },
-  { name: "istio-token", projected: { sources: [{ serviceAccountToken: { audience: "istio-ca", expirationSeconds: TOKEN_SECONDS, path: "istio-token" } }] } },
+  {
+    name: "istio-token",
+    projected: {
+      sources: [
+        { serviceAccountToken: { audience: "istio-ca", expirationSeconds: TOKEN_SECONDS, path: "istio-token" } },
+      ],
+    },
+  },
   { name: "istiod-ca-cert", configMap: { name: "istio-ca-root-cert" } },
 ];
 
@@ -135,7 +165,11 @@ export const PROXY_MOUNTS: readonly Members[] = [
   { name: "istio-podinfo", mountPath: "/etc/istio/pod" },
 ];
 
-const ready = (timing: Members): Members => ({ httpGet: { path: "/healthz/ready", port: 15021, scheme: "HTTP" }, timeoutSeconds: 3, ...timing });
+const ready = (timing: Members): Members => ({
+  httpGet: { path: "/healthz/ready", port: 15021, scheme: "HTTP" },
+  timeoutSeconds: 3,
+  ...timing,
+});
 
 /** Probes of a proxy, answered by Envoy on 15021. */
 export const PROXY_PROBES: Members = {
@@ -149,7 +183,15 @@ function proxyContainer(pod: PodParts, config: InjectionConfig, namespace: strin
     name: PROXY,
     image: config.proxyImage,
     imagePullPolicy: "IfNotPresent",
-    args: ["proxy", "sidecar", "--domain", `$(POD_NAMESPACE).svc.${config.clusterDomain}`, "--proxyLogLevel=warning", "--proxyComponentLogLevel=misc:error", "--log_output_level=default:info"],
+    args: [
+      "proxy",
+      "sidecar",
+      "--domain",
+      `$(POD_NAMESPACE).svc.${config.clusterDomain}`,
+      "--proxyLogLevel=warning",
+      "--proxyComponentLogLevel=misc:error",
+      "--log_output_level=default:info",
+    ],
     ports: [{ name: "http-envoy-prom", containerPort: 15090, protocol: "TCP" }],
     env: proxyEnv(config, workloadOf(pod), namespace, { podPorts: podPorts(pod), appContainers: apps }),
     ...PROXY_PROBES,
@@ -171,17 +213,29 @@ function proxyContainer(pod: PodParts, config: InjectionConfig, namespace: strin
 export function injectPod(object: unknown, namespace: string, config: InjectionConfig): PodParts | undefined {
   if (!isObject(object) || !isObject(object["metadata"]) || !isObject(object["spec"])) return undefined;
   const pod = jsonClone(object) as unknown as PodParts;
-  if (!wantsInjection(pod, namespace) || pod.spec.containers.some((container) => container["name"] === PROXY)) return undefined;
+  if (!wantsInjection(pod, namespace) || pod.spec.containers.some((container) => container["name"] === PROXY))
+    return undefined;
   const { metadata, spec } = pod;
   const labels = metadata.labels ?? {};
   const workload = workloadOf(pod);
   const first = String(spec.containers[0]?.["name"] ?? "");
-  const status = { initContainers: ["istio-init"], containers: [PROXY], volumes: PROXY_VOLUMES.map((volume) => volume["name"]), imagePullSecrets: null, revision: config.revision };
+  const status = {
+    initContainers: ["istio-init"],
+    containers: [PROXY],
+    volumes: PROXY_VOLUMES.map((volume) => volume["name"]),
+    imagePullSecrets: null,
+    revision: config.revision,
+  };
   metadata.labels = {
     ...labels,
     "security.istio.io/tlsMode": labels["security.istio.io/tlsMode"] ?? "istio",
-    "service.istio.io/canonical-name": labels["service.istio.io/canonical-name"] ?? labels["app.kubernetes.io/name"] ?? labels["app"] ?? workload.name,
-    "service.istio.io/canonical-revision": labels["service.istio.io/canonical-revision"] ?? labels["app.kubernetes.io/version"] ?? labels["version"] ?? "latest",
+    "service.istio.io/canonical-name":
+      labels["service.istio.io/canonical-name"] ?? labels["app.kubernetes.io/name"] ?? labels["app"] ?? workload.name,
+    "service.istio.io/canonical-revision":
+      labels["service.istio.io/canonical-revision"] ??
+      labels["app.kubernetes.io/version"] ??
+      labels["version"] ??
+      "latest",
   };
   metadata.annotations = {
     "kubectl.kubernetes.io/default-container": first,

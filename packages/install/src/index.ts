@@ -31,7 +31,11 @@ trustDomain: cluster.local
 /** An object with the path of its collection in the API. */
 export interface Manifest {
   readonly collection: string;
-  readonly object: { readonly kind: string; readonly metadata: { readonly name: string; readonly [key: string]: unknown }; readonly [key: string]: unknown };
+  readonly object: {
+    readonly kind: string;
+    readonly metadata: { readonly name: string; readonly [key: string]: unknown };
+    readonly [key: string]: unknown;
+  };
 }
 
 type Members = Record<string, unknown>;
@@ -54,7 +58,14 @@ function collection(kind: string, namespace: string): string {
   return path;
 }
 
-function manifest(options: InstallOptions, apiVersion: string, kind: string, name: string, rest: Members, labels: Readonly<Record<string, string>> = {}): Manifest {
+function manifest(
+  options: InstallOptions,
+  apiVersion: string,
+  kind: string,
+  name: string,
+  rest: Members,
+  labels: Readonly<Record<string, string>> = {},
+): Manifest {
   const isCluster = kind === "Namespace" || kind.startsWith("Cluster");
   const metadata = { name, ...(isCluster ? {} : { namespace: options.namespace }), labels };
   return { collection: collection(kind, options.namespace), object: { apiVersion, kind, metadata, ...rest } };
@@ -62,17 +73,32 @@ function manifest(options: InstallOptions, apiVersion: string, kind: string, nam
 
 const ISTIOD = { app: "istiod", istio: "pilot" };
 const GATEWAY = { app: "istio-ingressgateway", istio: "ingressgateway" };
-const UNPRIVILEGED = { allowPrivilegeEscalation: false, capabilities: { drop: ["ALL"] }, privileged: false, runAsGroup: 1337, runAsNonRoot: true, runAsUser: 1337 };
+const UNPRIVILEGED = {
+  allowPrivilegeEscalation: false,
+  capabilities: { drop: ["ALL"] },
+  privileged: false,
+  runAsGroup: 1337,
+  runAsNonRoot: true,
+  runAsUser: 1337,
+};
 
 /** What the control plane may do: read what it compiles from, publish its root, review tokens, register its webhooks. */
 const ISTIOD_RULES = [
-  { apiGroups: [""], resources: ["services", "pods", "namespaces", "endpoints", "nodes", "configmaps"], verbs: ["get", "list", "watch"] },
+  {
+    apiGroups: [""],
+    resources: ["services", "pods", "namespaces", "endpoints", "nodes", "configmaps"],
+    verbs: ["get", "list", "watch"],
+  },
   { apiGroups: [""], resources: ["configmaps"], verbs: ["create", "patch", "update"] },
   { apiGroups: [""], resources: ["secrets"], verbs: ["create", "get"] },
   { apiGroups: ["discovery.k8s.io"], resources: ["endpointslices"], verbs: ["get", "list", "watch"] },
   { apiGroups: ["networking.istio.io", "security.istio.io"], resources: ["*"], verbs: ["get", "list", "watch"] },
   { apiGroups: ["authentication.k8s.io"], resources: ["tokenreviews"], verbs: ["create"] },
-  { apiGroups: ["admissionregistration.k8s.io"], resources: ["mutatingwebhookconfigurations", "validatingwebhookconfigurations"], verbs: ["create", "get", "patch"] },
+  {
+    apiGroups: ["admissionregistration.k8s.io"],
+    resources: ["mutatingwebhookconfigurations", "validatingwebhookconfigurations"],
+    verbs: ["create", "get", "patch"],
+  },
 ];
 
 function istiodDeployment(options: InstallOptions): Members {
@@ -90,8 +116,19 @@ function istiodDeployment(options: InstallOptions): Members {
             {
               name: "discovery",
               image: options.pilotImage,
-              args: ["discovery", "--monitoringAddr=:15014", "--log_output_level=default:info", "--domain", options.clusterDomain],
-              ports: [port(15010, "grpc-xds"), port(15012, "tls-xds"), port(15017, "https-webhooks"), port(15014, "http-monitoring")],
+              args: [
+                "discovery",
+                "--monitoringAddr=:15014",
+                "--log_output_level=default:info",
+                "--domain",
+                options.clusterDomain,
+              ],
+              ports: [
+                port(15010, "grpc-xds"),
+                port(15012, "tls-xds"),
+                port(15017, "https-webhooks"),
+                port(15014, "http-monitoring"),
+              ],
               env: [
                 { name: "REVISION", value: "default" },
                 { name: "POD_NAME", ...field("metadata.name") },
@@ -110,17 +147,38 @@ function istiodDeployment(options: InstallOptions): Members {
 }
 
 function gatewayDeployment(options: InstallOptions): Members {
-  const config = { proxyImage: options.proxyImage, discoveryAddress: `istiod.${options.namespace}.svc:15012`, trustDomain: options.trustDomain, clusterDomain: options.clusterDomain, clusterId: "Kubernetes", revision: "default" };
+  const config = {
+    proxyImage: options.proxyImage,
+    discoveryAddress: `istiod.${options.namespace}.svc:15012`,
+    trustDomain: options.trustDomain,
+    clusterDomain: options.clusterDomain,
+    clusterId: "Kubernetes",
+    revision: "default",
+  };
   const workload = { kind: "deployments", name: "istio-ingressgateway", api: "apps/v1" };
-  const port = (containerPort: number, name?: string): Members => ({ containerPort, protocol: "TCP", ...(name === undefined ? {} : { name }) });
+  const port = (containerPort: number, name?: string): Members => ({
+    containerPort,
+    protocol: "TCP",
+    ...(name === undefined ? {} : { name }),
+  });
   return {
     spec: {
       replicas: 1,
       selector: { matchLabels: GATEWAY },
       template: {
         metadata: {
-          labels: { ...GATEWAY, "service.istio.io/canonical-name": "istio-ingressgateway", "service.istio.io/canonical-revision": "latest", "sidecar.istio.io/inject": "false" },
-          annotations: { "istio.io/rev": "default", "prometheus.io/path": "/stats/prometheus", "prometheus.io/port": "15020", "prometheus.io/scrape": "true" },
+          labels: {
+            ...GATEWAY,
+            "service.istio.io/canonical-name": "istio-ingressgateway",
+            "service.istio.io/canonical-revision": "latest",
+            "sidecar.istio.io/inject": "false",
+          },
+          annotations: {
+            "istio.io/rev": "default",
+            "prometheus.io/path": "/stats/prometheus",
+            "prometheus.io/port": "15020",
+            "prometheus.io/scrape": "true",
+          },
         },
         spec: {
           serviceAccountName: "istio-ingressgateway-service-account",
@@ -129,7 +187,15 @@ function gatewayDeployment(options: InstallOptions): Members {
             {
               name: "istio-proxy",
               image: options.proxyImage,
-              args: ["proxy", "router", "--domain", `$(POD_NAMESPACE).svc.${options.clusterDomain}`, "--proxyLogLevel=warning", "--proxyComponentLogLevel=misc:error", "--log_output_level=default:info"],
+              args: [
+                "proxy",
+                "router",
+                "--domain",
+                `$(POD_NAMESPACE).svc.${options.clusterDomain}`,
+                "--proxyLogLevel=warning",
+                "--proxyComponentLogLevel=misc:error",
+                "--log_output_level=default:info",
+              ],
               ports: [port(15021), port(8080), port(8443), port(15090, "http-envoy-prom")],
               env: proxyEnv(config, workload, options.namespace, { podPorts: "[]", appContainers: "" }),
               ...PROXY_PROBES,
@@ -146,28 +212,62 @@ function gatewayDeployment(options: InstallOptions): Members {
 }
 
 /** All objects of the mesh, in the order in which they are to be applied. */
-export function manifests(options: InstallOptions): readonly { readonly component: string; readonly objects: readonly Manifest[] }[] {
+export function manifests(
+  options: InstallOptions,
+): readonly { readonly component: string; readonly objects: readonly Manifest[] }[] {
   const { namespace } = options;
   const account = (name: string): Manifest => manifest(options, "v1", "ServiceAccount", name, {});
   const role = `istiod-${namespace}`;
   const subjects = [{ kind: "ServiceAccount", name: "istiod", namespace }];
-  const servicePort = (name: string, port: number, targetPort = port): Members => ({ name, port, targetPort, protocol: "TCP" });
+  const servicePort = (name: string, port: number, targetPort = port): Members => ({
+    name,
+    port,
+    targetPort,
+    protocol: "TCP",
+  });
   return [
     {
       component: "core",
       objects: [
         manifest(options, "v1", "Namespace", namespace, {}),
-        ...CUSTOM_KINDS.map((kind): Manifest => ({ collection: collection("CustomResourceDefinition", ""), object: crdOf(kind) as Manifest["object"] })),
+        ...CUSTOM_KINDS.map(
+          (kind): Manifest => ({
+            collection: collection("CustomResourceDefinition", ""),
+            object: crdOf(kind) as Manifest["object"],
+          }),
+        ),
         account("istiod"),
         manifest(options, "rbac.authorization.k8s.io/v1", "ClusterRole", role, { rules: ISTIOD_RULES }),
-        manifest(options, "rbac.authorization.k8s.io/v1", "ClusterRoleBinding", role, { roleRef: { apiGroup: "rbac.authorization.k8s.io", kind: "ClusterRole", name: role }, subjects }),
-        manifest(options, "v1", "ConfigMap", "istio", { data: { mesh: options.meshConfig, meshNetworks: "networks: {}\n" } }),
+        manifest(options, "rbac.authorization.k8s.io/v1", "ClusterRoleBinding", role, {
+          roleRef: { apiGroup: "rbac.authorization.k8s.io", kind: "ClusterRole", name: role },
+          subjects,
+        }),
+        manifest(options, "v1", "ConfigMap", "istio", {
+          data: { mesh: options.meshConfig, meshNetworks: "networks: {}\n" },
+        }),
       ],
     },
     {
       component: "istiod",
       objects: [
-        manifest(options, "v1", "Service", "istiod", { spec: { selector: ISTIOD, ports: [servicePort("grpc-xds", 15010), servicePort("https-dns", 15012), servicePort("https-webhook", 443, 15017), servicePort("http-monitoring", 15014)] } }, ISTIOD),
+        manifest(
+          options,
+          "v1",
+          "Service",
+          "istiod",
+          {
+            spec: {
+              selector: ISTIOD,
+              ports: [
+                servicePort("grpc-xds", 15010),
+                servicePort("https-dns", 15012),
+                servicePort("https-webhook", 443, 15017),
+                servicePort("http-monitoring", 15014),
+              ],
+            },
+          },
+          ISTIOD,
+        ),
         manifest(options, "apps/v1", "Deployment", "istiod", istiodDeployment(options), ISTIOD),
       ],
     },
@@ -175,7 +275,24 @@ export function manifests(options: InstallOptions): readonly { readonly componen
       component: "ingress gateway",
       objects: [
         account("istio-ingressgateway-service-account"),
-        manifest(options, "v1", "Service", "istio-ingressgateway", { spec: { type: "LoadBalancer", selector: GATEWAY, ports: [servicePort("status-port", 15021), servicePort("http2", 80, 8080), servicePort("https", 443, 8443)] } }, GATEWAY),
+        manifest(
+          options,
+          "v1",
+          "Service",
+          "istio-ingressgateway",
+          {
+            spec: {
+              type: "LoadBalancer",
+              selector: GATEWAY,
+              ports: [
+                servicePort("status-port", 15021),
+                servicePort("http2", 80, 8080),
+                servicePort("https", 443, 8443),
+              ],
+            },
+          },
+          GATEWAY,
+        ),
         manifest(options, "apps/v1", "Deployment", "istio-ingressgateway", gatewayDeployment(options), GATEWAY),
       ],
     },

@@ -20,7 +20,12 @@ export class KubeError extends Error {
 export interface KubeObject {
   readonly apiVersion?: string;
   readonly kind?: string;
-  readonly metadata: { readonly name: string; readonly namespace?: string; readonly resourceVersion?: string; readonly [key: string]: unknown };
+  readonly metadata: {
+    readonly name: string;
+    readonly namespace?: string;
+    readonly resourceVersion?: string;
+    readonly [key: string]: unknown;
+  };
   readonly [key: string]: unknown;
 }
 
@@ -61,7 +66,9 @@ export class KubeClient {
             accept: JSON_TYPE,
             "user-agent": "lateen",
             ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
-            ...(body === undefined ? {} : { "content-type": options.contentType ?? JSON_TYPE, "content-length": Buffer.byteLength(body) }),
+            ...(body === undefined
+              ? {}
+              : { "content-type": options.contentType ?? JSON_TYPE, "content-length": Buffer.byteLength(body) }),
           },
           ...(options.signal === undefined ? {} : { signal: options.signal }),
         },
@@ -86,7 +93,8 @@ export class KubeClient {
     }
     const answer = isObject(value) ? value : {};
     const code = response.statusCode ?? 0;
-    if (code >= 400) throw new KubeError(code, String(answer["reason"] ?? ""), String(answer["message"] ?? `status ${code}`));
+    if (code >= 400)
+      throw new KubeError(code, String(answer["reason"] ?? ""), String(answer["message"] ?? `status ${code}`));
     return answer;
   }
 
@@ -108,12 +116,19 @@ export class KubeClient {
     } catch (error) {
       if (!(error instanceof KubeError) || error.code !== 409) throw error;
     }
-    await this.json("PATCH", `${collection}/${object.metadata.name}`, { body: object, contentType: "application/merge-patch+json" });
+    await this.json("PATCH", `${collection}/${object.metadata.name}`, {
+      body: object,
+      contentType: "application/merge-patch+json",
+    });
     return "configured";
   }
 
   /** Reads the events of a watch until it ends. */
-  async watch(path: string, signal: AbortSignal, onEvent: (type: string, object: Record<string, unknown>) => void): Promise<void> {
+  async watch(
+    path: string,
+    signal: AbortSignal,
+    onEvent: (type: string, object: Record<string, unknown>) => void,
+  ): Promise<void> {
     const response = await this.send("GET", path, { signal });
     if (response.statusCode !== 200) {
       response.resume();

@@ -32,7 +32,9 @@ export function inClusterConfig(): KubeConfig | undefined {
 }
 
 function named(list: unknown, name: unknown, member: string): Record<string, unknown> {
-  const found: unknown = Array.isArray(list) ? list.find((entry) => isObject(entry) && entry["name"] === name) : undefined;
+  const found: unknown = Array.isArray(list)
+    ? list.find((entry) => isObject(entry) && entry["name"] === name)
+    : undefined;
   const value = isObject(found) ? found[member] : undefined;
   return isObject(value) ? value : {};
 }
@@ -40,7 +42,11 @@ function named(list: unknown, name: unknown, member: string): Record<string, unk
 /** Reads a kubeconfig file. Throws Failure when it is missing or unusable. */
 export function loadKubeConfig(path: string | undefined): KubeConfig {
   const file = path ?? process.env["KUBECONFIG"] ?? join(homedir(), ".kube", "config");
-  if (!existsSync(file)) throw new Failure(`there is no kubeconfig at ${file}`, "Name one with --kubeconfig or KUBECONFIG; `lateen up` prints that of the embedded cluster.");
+  if (!existsSync(file))
+    throw new Failure(
+      `there is no kubeconfig at ${file}`,
+      "Name one with --kubeconfig or KUBECONFIG; `lateen up` prints that of the embedded cluster.",
+    );
   const config: unknown = parse(readFileSync(file, "utf8"));
   if (!isObject(config)) throw new Failure(`${file} is no kubeconfig`);
   const context = named(config["contexts"], config["current-context"], "context");

@@ -1,6 +1,7 @@
 // Running a command in a container, over the API's WebSocket.
-import { WebSocket } from "ws";
+
 import { isObject } from "@lateen/base";
+import { WebSocket } from "ws";
 import type { KubeClient } from "./client.ts";
 
 const PROTOCOL = "v5.channel.k8s.io";
@@ -9,10 +10,22 @@ const STDERR = 2;
 const STATUS = 3;
 
 /** Runs `command` and resolves with what it printed. Rejects when it fails or the pod cannot be reached. */
-export function exec(client: KubeClient, target: { readonly namespace: string; readonly pod: string; readonly container: string }, command: readonly string[]): Promise<string> {
+export function exec(
+  client: KubeClient,
+  target: { readonly namespace: string; readonly pod: string; readonly container: string },
+  command: readonly string[],
+): Promise<string> {
   const { config } = client;
-  const query = new URLSearchParams([...command.map((part): [string, string] => ["command", part]), ["container", target.container], ["stdout", "true"], ["stderr", "true"]]);
-  const url = new URL(`/api/v1/namespaces/${target.namespace}/pods/${target.pod}/exec?${query}`, config.server.replace(/^http/, "ws"));
+  const query = new URLSearchParams([
+    ...command.map((part): [string, string] => ["command", part]),
+    ["container", target.container],
+    ["stdout", "true"],
+    ["stderr", "true"],
+  ]);
+  const url = new URL(
+    `/api/v1/namespaces/${target.namespace}/pods/${target.pod}/exec?${query}`,
+    config.server.replace(/^http/, "ws"),
+  );
   const token = config.token();
   const socket = new WebSocket(url, PROTOCOL, {
     ...(config.authorityPem === undefined ? {} : { ca: config.authorityPem }),
@@ -39,7 +52,8 @@ export function exec(client: KubeClient, target: { readonly namespace: string; r
     });
     socket.on("close", () => {
       if (isObject(status) && status["status"] === "Success") resolve(Buffer.concat(chunks).toString("utf8"));
-      else reject(new Error(errors.trim() || (isObject(status) ? String(status["message"]) : "the connection was lost")));
+      else
+        reject(new Error(errors.trim() || (isObject(status) ? String(status["message"]) : "the connection was lost")));
     });
   });
 }

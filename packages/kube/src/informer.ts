@@ -73,7 +73,12 @@ async function watchFrom(options: InformerOptions, known: Set<string>, from: str
   let version = from;
   const path = `${options.path}?watch=true&allowWatchBookmarks=true&resourceVersion=${from}`;
   await options.client.watch(path, options.signal, (type, raw) => {
-    if (type === "ERROR") throw new KubeError(Number(raw["code"] ?? 500), String(raw["reason"] ?? ""), String(raw["message"] ?? "watch error"));
+    if (type === "ERROR")
+      throw new KubeError(
+        Number(raw["code"] ?? 500),
+        String(raw["reason"] ?? ""),
+        String(raw["message"] ?? "watch error"),
+      );
     const object = raw as unknown as KubeObject;
     version = object.metadata.resourceVersion ?? version;
     if (type === "BOOKMARK") return;

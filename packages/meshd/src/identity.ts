@@ -34,10 +34,12 @@ export class Authentication {
   async authenticate(call: Pick<ServerCall, "headers" | "peerUris">): Promise<Caller> {
     for (const uri of call.peerUris) {
       const match = /^spiffe:\/\/([^/]+)\/ns\/([^/]+)\/sa\/([^/]+)$/.exec(uri);
-      if (match !== null && match[1] === this.#trustDomain) return { namespace: match[2] ?? "", account: match[3] ?? "" };
+      if (match !== null && match[1] === this.#trustDomain)
+        return { namespace: match[2] ?? "", account: match[3] ?? "" };
     }
     const { authorization } = call.headers;
-    if (authorization?.startsWith("Bearer ") !== true) throw new GrpcError(STATUS.unauthenticated, "no client certificate and no token");
+    if (authorization?.startsWith("Bearer ") !== true)
+      throw new GrpcError(STATUS.unauthenticated, "no client certificate and no token");
     return this.#review(authorization.slice("Bearer ".length));
   }
 
@@ -45,12 +47,17 @@ export class Authentication {
     const key = createHash("sha256").update(token).digest("base64");
     const known = this.#reviews.get(key);
     if (known !== undefined && known.untilMs > Date.now()) return known.caller;
-    const body = { apiVersion: "authentication.k8s.io/v1", kind: "TokenReview", spec: { token, audiences: [AUDIENCE] } };
+    const body = {
+      apiVersion: "authentication.k8s.io/v1",
+      kind: "TokenReview",
+      spec: { token, audiences: [AUDIENCE] },
+    };
     const answer = await this.#client.json("POST", "/apis/authentication.k8s.io/v1/tokenreviews", { body });
     const status = isObject(answer["status"]) ? answer["status"] : {};
     const user = isObject(status["user"]) ? String(status["user"]["username"] ?? "") : "";
     const match = /^system:serviceaccount:([^:]+):([^:]+)$/.exec(user);
-    if (status["authenticated"] !== true || match === null) throw new GrpcError(STATUS.unauthenticated, "the token is not valid for the mesh");
+    if (status["authenticated"] !== true || match === null)
+      throw new GrpcError(STATUS.unauthenticated, "the token is not valid for the mesh");
     const caller = { namespace: match[1] ?? "", account: match[2] ?? "" };
     if (this.#reviews.size >= REVIEWS_MAX) this.#reviews.clear();
     this.#reviews.set(key, { caller, untilMs: Date.now() + REVIEW_MS });
@@ -66,19 +73,26 @@ function podPorts(value: unknown): Record<string, number> {
   if (typeof value !== "string" || value === "") return {};
   const ports: unknown = JSON.parse(value);
   if (!Array.isArray(ports)) return {};
-  const named = ports.filter((port): port is { name: string; containerPort: number } => isObject(port) && typeof port["name"] === "string" && typeof port["containerPort"] === "number");
+  const named = ports.filter(
+    (port): port is { name: string; containerPort: number } =>
+      isObject(port) && typeof port["name"] === "string" && typeof port["containerPort"] === "number",
+  );
   return Object.fromEntries(named.map((port) => [port.name, port.containerPort]));
 }
 
 /** A proxy by its node: `type~ip~pod.namespace~domain` and metadata. `caller` must be the one that the node speaks of. */
 export function describeProxy(node: Node, caller: Caller | undefined): ProxyInfo {
   const [type = "", , name = "", domain = ""] = node.id.split("~");
-  if (type !== "sidecar" && type !== "router") throw new GrpcError(STATUS.invalidArgument, `node id "${node.id}" is not type~ip~pod.namespace~domain`);
+  if (type !== "sidecar" && type !== "router")
+    throw new GrpcError(STATUS.invalidArgument, `node id "${node.id}" is not type~ip~pod.namespace~domain`);
   const metadata = (node.metadata ?? {}) as Record<string, unknown>;
   const namespace = String(metadata["NAMESPACE"] ?? domain.split(".")[0] ?? "");
   const account = String(metadata["SERVICE_ACCOUNT"] ?? "");
   if (caller !== undefined && (caller.namespace !== namespace || (account !== "" && caller.account !== account))) {
-    throw new GrpcError(STATUS.permissionDenied, `identity ${caller.namespace}/${caller.account} may not speak for ${namespace}/${account}`);
+    throw new GrpcError(
+      STATUS.permissionDenied,
+      `identity ${caller.namespace}/${caller.account} may not speak for ${namespace}/${account}`,
+    );
   }
   const annotations = record(metadata["ANNOTATIONS"]);
   const scope: Scope = {
@@ -86,7 +100,13 @@ export function describeProxy(node: Node, caller: Caller | undefined): ProxyInfo
     namespace,
     labels: record(metadata["LABELS"]),
     podPorts: podPorts(metadata["POD_PORTS"]),
-    isOnDemand: type === "sidecar" && metadata["LATEEN_ON_DEMAND"] === "true" && annotations["lateen.dev/on-demand"] !== "false",
+    isOnDemand:
+      type === "sidecar" && metadata["LATEEN_ON_DEMAND"] === "true" && annotations["lateen.dev/on-demand"] !== "false",
   };
-  return { name, scope: scopeKey(scope), clusterId: String(metadata["CLUSTER_ID"] ?? "Kubernetes"), version: String(metadata["ISTIO_VERSION"] ?? "") };
+  return {
+    name,
+    scope: scopeKey(scope),
+    clusterId: String(metadata["CLUSTER_ID"] ?? "Kubernetes"),
+    version: String(metadata["ISTIO_VERSION"] ?? ""),
+  };
 }

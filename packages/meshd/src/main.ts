@@ -22,6 +22,8 @@ async function main(args: readonly string[]): Promise<void> {
 }
 
 main(process.argv.slice(2)).catch((error: unknown) => {
-  process.stderr.write(`${errorText(error)}\n${error instanceof Failure && error.help !== undefined ? `${error.help}\n` : ""}`);
+  process.stderr.write(
+    `${errorText(error)}\n${error instanceof Failure && error.help !== undefined ? `${error.help}\n` : ""}`,
+  );
   process.exit(1);
 });

@@ -24,7 +24,11 @@ function address(text: string, flag: string): ListenAddress | undefined {
   if (text === "") return undefined;
   const match = /^(.*):(\d+)$/.exec(text);
   const port = Number(match?.[2]);
-  if (match === null || port > 65535) throw new Failure(`${flag}: "${text}" is no address`, "Write host:port or :port; an empty value turns the server off.");
+  if (match === null || port > 65535)
+    throw new Failure(
+      `${flag}: "${text}" is no address`,
+      "Write host:port or :port; an empty value turns the server off.",
+    );
   const host = match[1];
   return host === undefined || host === "" ? { port } : { host, port };
 }

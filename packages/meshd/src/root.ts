@@ -34,21 +34,33 @@ export async function openAuthority(client: KubeClient, namespace: string, trust
 }
 
 /** Keeps the root's certificate published in every namespace: proxies check the control plane by it. */
-export function publishRoot(client: KubeClient, rootPem: string, log: (text: string) => void, signal: AbortSignal): Promise<void> {
+export function publishRoot(
+  client: KubeClient,
+  rootPem: string,
+  log: (text: string) => void,
+  signal: AbortSignal,
+): Promise<void> {
   const publish = async (namespace: string): Promise<void> => {
-    const object = { apiVersion: "v1", kind: "ConfigMap", metadata: { name: PUBLISHED, namespace, labels: { "istio.io/config": "true" } }, data: { "root-cert.pem": rootPem } };
+    const object = {
+      apiVersion: "v1",
+      kind: "ConfigMap",
+      metadata: { name: PUBLISHED, namespace, labels: { "istio.io/config": "true" } },
+      data: { "root-cert.pem": rootPem },
+    };
     try {
       await client.apply(`/api/v1/namespaces/${namespace}/configmaps`, object);
     } catch (error) {
       // A namespace on its way out takes nothing new.
-      if (!(error instanceof KubeError) || (error.code !== 403 && error.code !== 404)) log(`publishing the root in ${namespace}: ${errorText(error)}`);
+      if (!(error instanceof KubeError) || (error.code !== 403 && error.code !== 404))
+        log(`publishing the root in ${namespace}: ${errorText(error)}`);
     }
   };
   return follow({
     client,
     path: "/api/v1/namespaces",
     onChange: (_, object) => {
-      if (object !== undefined && object.metadata["deletionTimestamp"] === undefined) void publish(object.metadata.name);
+      if (object !== undefined && object.metadata["deletionTimestamp"] === undefined)
+        void publish(object.metadata.name);
     },
     log,
     signal,

@@ -1,7 +1,7 @@
 // The control plane: parts built, then started in order.
 import { Buffer } from "node:buffer";
 import { errorText } from "@lateen/base";
-import { WORKLOAD_TTL_SECONDS, type Authority } from "@lateen/ca";
+import { type Authority, WORKLOAD_TTL_SECONDS } from "@lateen/ca";
 import { DEFAULT_MESH_CONFIG, snapshot } from "@lateen/compile";
 import { inClusterConfig, KubeClient, loadKubeConfig } from "@lateen/kube";
 import { spiffeId } from "@lateen/model";
@@ -38,7 +38,9 @@ function certificateHandler(authentication: Authentication, authority: Authority
       call.end(STATUS.ok);
     };
     call.onMessage = (message) => {
-      sign(Buffer.from(message)).catch((error: unknown) => call.end(error instanceof GrpcError ? error.status : STATUS.unknown, errorText(error)));
+      sign(Buffer.from(message)).catch((error: unknown) =>
+        call.end(error instanceof GrpcError ? error.status : STATUS.unknown, errorText(error)),
+      );
     };
   };
 }
@@ -58,17 +60,28 @@ export async function runControlPlane(options: Options): Promise<void> {
   const { trustDomain, clusterId, domainSuffix } = DEFAULT_MESH_CONFIG;
   const authentication = new Authentication(client, trustDomain);
   const source = {
-    identify: async (node: Parameters<typeof describeProxy>[0], call: Parameters<Handler>[0]) => describeProxy(node, call.isSecure ? await authentication.authenticate(call) : undefined),
+    identify: async (node: Parameters<typeof describeProxy>[0], call: Parameters<Handler>[0]) =>
+      describeProxy(node, call.isSecure ? await authentication.authenticate(call) : undefined),
     desired: (scope: string, demand: Iterable<string>) => {
       const { clusters, endpoints, listeners, routes, virtualHosts } = snapshot(world.store.root, scope, demand);
       return { cluster: clusters, endpoint: endpoints, listener: listeners, route: routes, virtualHost: virtualHosts };
     },
   };
-  const [authority] = await Promise.all([openAuthority(client, options.namespace, trustDomain), world.start(client, options.namespace, stop.signal)]);
+  const [authority] = await Promise.all([
+    openAuthority(client, options.namespace, trustDomain),
+    world.start(client, options.namespace, stop.signal),
+  ]);
   log(`the cluster is known: ${world.store.revision} objects`);
-  discovery = new DiscoveryServer(source as ConstructorParameters<typeof DiscoveryServer>[0], log);
+  discovery = new DiscoveryServer(source, log);
   const published = publishRoot(client, authority.rootPem, log, stop.signal);
-  const names = ["istiod", `istiod.${options.namespace}`, `istiod.${options.namespace}.svc`, `istiod.${options.namespace}.svc.${domainSuffix}`, "localhost", "127.0.0.1"];
+  const names = [
+    "istiod",
+    `istiod.${options.namespace}`,
+    `istiod.${options.namespace}.svc`,
+    `istiod.${options.namespace}.svc.${domainSuffix}`,
+    "localhost",
+    "127.0.0.1",
+  ];
   const server = authority.issueServer(names, spiffeId(trustDomain, options.namespace, "istiod"));
   const grpcServers: GrpcServer[] = [];
   if (options.grpc !== undefined) {
@@ -91,7 +104,14 @@ export async function runControlPlane(options: Options): Promise<void> {
   await published;
   if (options.https !== undefined) {
     const discoveryAddress = `istiod.${options.namespace}.svc:15012`;
-    await serveWebhooks(options.https, server, { proxyImage: options.proxyImage, discoveryAddress, trustDomain, clusterDomain: domainSuffix, clusterId, revision: options.revision });
+    await serveWebhooks(options.https, server, {
+      proxyImage: options.proxyImage,
+      discoveryAddress,
+      trustDomain,
+      clusterDomain: domainSuffix,
+      clusterId,
+      revision: options.revision,
+    });
     // Run from elsewhere, the API server could not reach us.
     if (account !== undefined) await registerWebhooks(client, options.namespace, authority.rootPem);
     log(`webhooks on ${shown(options.https)}`);

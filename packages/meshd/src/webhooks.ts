@@ -35,13 +35,25 @@ async function readReview(request: IncomingMessage): Promise<Review> {
 function inject(review: Review, config: InjectionConfig): Record<string, unknown> {
   const injected = injectPod(review.object, review.namespace, config);
   if (injected === undefined) return { uid: review.uid, allowed: true };
-  const patch = ["metadata", "spec"].map((part) => ({ op: "replace", path: `/${part}`, value: injected[part as "metadata" | "spec"] }));
-  return { uid: review.uid, allowed: true, patchType: "JSONPatch", patch: Buffer.from(JSON.stringify(patch)).toString("base64") };
+  const patch = ["metadata", "spec"].map((part) => ({
+    op: "replace",
+    path: `/${part}`,
+    value: injected[part as "metadata" | "spec"],
+  }));
+  return {
+    uid: review.uid,
+    allowed: true,
+    patchType: "JSONPatch",
+    patch: Buffer.from(JSON.stringify(patch)).toString("base64"),
+  };
 }
 
 function validate(review: Review): Record<string, unknown> {
   const kind = CUSTOM_KINDS.find((entry) => entry.kind === review.kind);
-  const problems = kind === undefined || review.object === null ? [] : parseResource(kind, review.object).diagnostics.filter(({ severity }) => severity === "error");
+  const problems =
+    kind === undefined || review.object === null
+      ? []
+      : parseResource(kind, review.object).diagnostics.filter(({ severity }) => severity === "error");
   if (problems.length === 0) return { uid: review.uid, allowed: true };
   const message = `configuration is invalid: ${problems.map(({ path, message: what }) => `${path} ${what}`).join("; ")}`;
   return { uid: review.uid, allowed: false, status: { code: 400, reason: "BadRequest", message } };
@@ -65,7 +77,10 @@ export function serveWebhooks(at: ListenAddress, tls: Identity, config: Injectio
       response.end(errorText(error));
     }
   };
-  const server = createServer({ cert: tls.certificatePem, key: tls.keyPem, minVersion: "TLSv1.2" }, (request, response) => void answer(request, response));
+  const server = createServer(
+    { cert: tls.certificatePem, key: tls.keyPem, minVersion: "TLSv1.2" },
+    (request, response) => void answer(request, response),
+  );
   return new Promise((resolve, reject) => {
     server.once("error", reject);
     server.listen({ ...at }, () => resolve(server));
@@ -76,7 +91,10 @@ export function serveWebhooks(at: ListenAddress, tls: Identity, config: Injectio
 export async function registerWebhooks(client: KubeClient, namespace: string, rootPem: string): Promise<void> {
   const caBundle = Buffer.from(rootPem).toString("base64");
   const base = { sideEffects: "None", admissionReviewVersions: ["v1"] };
-  const service = (path: string): Record<string, unknown> => ({ service: { name: "istiod", namespace, path, port: 443 }, caBundle });
+  const service = (path: string): Record<string, unknown> => ({
+    service: { name: "istiod", namespace, path, port: 443 },
+    caBundle,
+  });
   const notFalse = { key: "sidecar.istio.io/inject", operator: "NotIn", values: ["false"] };
   await client.apply("/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations", {
     apiVersion: "admissionregistration.k8s.io/v1",
@@ -114,7 +132,14 @@ export async function registerWebhooks(client: KubeClient, namespace: string, ro
         clientConfig: service("/validate"),
         // The definitions' schemas go on checking while the control plane is away.
         failurePolicy: "Ignore",
-        rules: [{ operations: ["CREATE", "UPDATE"], apiGroups: ["networking.istio.io", "security.istio.io"], apiVersions: ["*"], resources: ["*"] }],
+        rules: [
+          {
+            operations: ["CREATE", "UPDATE"],
+            apiGroups: ["networking.istio.io", "security.istio.io"],
+            apiVersions: ["*"],
+            resources: ["*"],
+          },
+        ],
       },
     ],
   });

@@ -14,7 +14,17 @@ import {
 import { follow, type KubeClient, type KubeObject } from "@lateen/kube";
 import type { MeshConfig } from "@lateen/model";
 import { Store, type Table } from "@lateen/query";
-import { type CustomKind, DESTINATION_RULE, GATEWAY, PEER_AUTHENTICATION, parseEndpointSlice, parsePod, parseResource, parseService, VIRTUAL_SERVICE } from "@lateen/resources";
+import {
+  type CustomKind,
+  DESTINATION_RULE,
+  GATEWAY,
+  PEER_AUTHENTICATION,
+  parseEndpointSlice,
+  parsePod,
+  parseResource,
+  parseService,
+  VIRTUAL_SERVICE,
+} from "@lateen/resources";
 import { parse } from "yaml";
 
 /** Memos unused for this many changes are dropped. */
@@ -46,7 +56,8 @@ export class World {
 
   #custom<Spec>(kind: CustomKind<Spec>, table: Table<never>, key: string, object: KubeObject | undefined): void {
     const id = `${kind.kind} ${key}`;
-    const { value, diagnostics } = object === undefined ? { value: undefined, diagnostics: [] } : parseResource(kind, object);
+    const { value, diagnostics } =
+      object === undefined ? { value: undefined, diagnostics: [] } : parseResource(kind, object);
     if (diagnostics.length > 0) {
       this.problems.set(id, diagnostics);
       for (const { path, message } of diagnostics) this.#log(`${id}: ${path} ${message}`);
@@ -83,12 +94,17 @@ export class World {
 
   /** Follows everything that the compiler reads. Resolves when all of it is there. */
   async start(client: KubeClient, namespace: string, signal: AbortSignal): Promise<void> {
-    const informer = (path: string, onChange: (key: string, object: KubeObject | undefined) => void): Promise<void> => follow({ client, path, onChange, log: this.#log, signal });
+    const informer = (path: string, onChange: (key: string, object: KubeObject | undefined) => void): Promise<void> =>
+      follow({ client, path, onChange, log: this.#log, signal });
     const custom = <Spec>(kind: CustomKind<Spec>, table: Table<never>): Promise<void> =>
-      informer(`/apis/${kind.group}/${kind.versions[0]}/${kind.plural}`, (key, object) => this.#custom(kind, table, key, object));
+      informer(`/apis/${kind.group}/${kind.versions[0]}/${kind.plural}`, (key, object) =>
+        this.#custom(kind, table, key, object),
+      );
     await Promise.all([
       informer("/api/v1/services", (key, object) => this.#set(SERVICES, key, object && parseService(object))),
-      informer("/apis/discovery.k8s.io/v1/endpointslices", (key, object) => this.#set(ENDPOINT_SLICES, key, object && parseEndpointSlice(object))),
+      informer("/apis/discovery.k8s.io/v1/endpointslices", (key, object) =>
+        this.#set(ENDPOINT_SLICES, key, object && parseEndpointSlice(object)),
+      ),
       informer("/api/v1/pods", (key, object) => this.#set(PODS, key, object && parsePod(object))),
       informer(`/api/v1/namespaces/${namespace}/configmaps`, (key, object) => {
         if (key === `${namespace}/istio`) this.#meshConfig(object);

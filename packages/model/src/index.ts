@@ -52,7 +52,9 @@ export interface Endpoint {
   readonly workload: string;
 }
 
-export type TextMatch = { readonly kind: "exact" | "prefix" | "regex"; readonly value: string } | { readonly kind: "present" };
+export type TextMatch =
+  | { readonly kind: "exact" | "prefix" | "regex"; readonly value: string }
+  | { readonly kind: "present" };
 
 export interface RouteMatch {
   readonly path: TextMatch | undefined;

@@ -6,7 +6,12 @@ const numbers = table<number>("numbers");
 const links = table<string>("links");
 const parity = query("parity", (db, key) => ((db.read(numbers, key) ?? 0) % 2 === 0 ? "even" : "odd"));
 const linked = query("linked", (db, key) => `${key}:${db.get(parity, db.read(links, key) ?? key)}`);
-const all = query("all", (db) => db.keys(numbers).map((key) => db.get(linked, key)).join(","));
+const all = query("all", (db) =>
+  db
+    .keys(numbers)
+    .map((key) => db.get(linked, key))
+    .join(","),
+);
 
 function withLog(store: Store, act: () => unknown): string[] {
   store.executed = [];
@@ -18,13 +23,27 @@ function withLog(store: Store, act: () => unknown): string[] {
 
 test("after one edit exactly the queries that read it run, and an equal result stops the spread", () => {
   const store = new Store();
-  for (const [key, value] of [["a", 1], ["b", 2], ["c", 3]] as const) store.set(numbers, key, value);
+  for (const [key, value] of [
+    ["a", 1],
+    ["b", 2],
+    ["c", 3],
+  ] as const)
+    store.set(numbers, key, value);
   assert.equal(store.root.get(all, ""), "a:odd,b:even,c:odd");
   store.set(numbers, "b", 4);
-  assert.deepEqual(withLog(store, () => store.root.get(all, "")), ["parity(b)"]);
+  assert.deepEqual(
+    withLog(store, () => store.root.get(all, "")),
+    ["parity(b)"],
+  );
   store.set(numbers, "b", 5);
-  assert.deepEqual(withLog(store, () => assert.equal(store.root.get(all, ""), "a:odd,b:odd,c:odd")), ["parity(b)", "linked(b)", "all()"]);
-  assert.deepEqual(withLog(store, () => store.root.get(all, "")), []);
+  assert.deepEqual(
+    withLog(store, () => assert.equal(store.root.get(all, ""), "a:odd,b:odd,c:odd")),
+    ["parity(b)", "linked(b)", "all()"],
+  );
+  assert.deepEqual(
+    withLog(store, () => store.root.get(all, "")),
+    [],
+  );
 });
 
 test("a change that nobody reads runs nothing", () => {
@@ -32,7 +51,10 @@ test("a change that nobody reads runs nothing", () => {
   store.set(numbers, "a", 1);
   store.root.get(linked, "a");
   store.set(numbers, "z", 9);
-  assert.deepEqual(withLog(store, () => store.root.get(linked, "a")), []);
+  assert.deepEqual(
+    withLog(store, () => store.root.get(linked, "a")),
+    [],
+  );
 });
 
 test("an absent input is a dependency", () => {
@@ -78,8 +100,14 @@ test("provenance names what was read", () => {
   store.set(links, "a", "b");
   const { name, reads } = store.explain(linked, "a");
   assert.equal(name, "linked(a)");
-  assert.deepEqual(reads.map((entry) => entry.name), ["links[a]", "parity(b)"]);
-  assert.deepEqual(reads[1]?.reads.map((entry) => entry.name), ["numbers[b]"]);
+  assert.deepEqual(
+    reads.map((entry) => entry.name),
+    ["links[a]", "parity(b)"],
+  );
+  assert.deepEqual(
+    reads[1]?.reads.map((entry) => entry.name),
+    ["numbers[b]"],
+  );
 });
 
 test("memos that nobody used for long are dropped, what is still used is not", () => {
@@ -113,12 +141,18 @@ test("thousands of random edits: incremental equals from scratch", (context) => 
   const next = random(seed);
   const names = "abcdefgh".split("");
   const pick = (): string => names[Math.floor(next() * names.length)] ?? "a";
-  const sum = query("sum", (db, key) => names.slice(0, names.indexOf(key) + 1).reduce((total, name) => total + (db.read(numbers, name) ?? 0), 0) % 5);
+  const sum = query(
+    "sum",
+    (db, key) =>
+      names.slice(0, names.indexOf(key) + 1).reduce((total, name) => total + (db.read(numbers, name) ?? 0), 0) % 5,
+  );
   const chain = query("chain", (db, key): string => {
     const target = db.read(links, key);
     return target === undefined || target <= key ? `${key}=${db.get(sum, key)}` : `${key}>${db.get(chain, target)}`;
   });
-  const everything = query("everything", (db) => [...db.keys(numbers).map((key) => db.get(chain, key)), db.keys(links).join("")].join(" "));
+  const everything = query("everything", (db) =>
+    [...db.keys(numbers).map((key) => db.get(chain, key)), db.keys(links).join("")].join(" "),
+  );
   const store = new Store();
   const fresh = (): string => {
     const other = new Store();

@@ -31,7 +31,11 @@ export function table<V>(name: string, equal: (a: V, b: V) => boolean = Object.i
   return { name, equal };
 }
 
-export function query<V>(name: string, run: (db: Db, key: string) => V, equal: (a: V, b: V) => boolean = Object.is): Query<V> {
+export function query<V>(
+  name: string,
+  run: (db: Db, key: string) => V,
+  equal: (a: V, b: V) => boolean = Object.is,
+): Query<V> {
   return { name, run, equal };
 }
 
@@ -172,7 +176,10 @@ export class Store {
     cell.value = value;
     cell.changedAt = this.revision;
     if ((before === undefined) === (value === undefined)) return;
-    inputs.keySet.value = [...inputs.cells].filter(([, entry]) => entry.value !== undefined).map(([name]) => name).sort();
+    inputs.keySet.value = [...inputs.cells]
+      .filter(([, entry]) => entry.value !== undefined)
+      .map(([name]) => name)
+      .sort();
     inputs.keySet.changedAt = this.revision;
   }
 

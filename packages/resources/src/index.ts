@@ -4,7 +4,14 @@ import { DESTINATION_RULE, GATEWAY, VIRTUAL_SERVICE } from "./networking.ts";
 import { PEER_AUTHENTICATION } from "./security.ts";
 
 export { type CustomKind, crdOf, type Meta, parseMeta, parseResource, type Resource } from "./kind.ts";
-export { type EndpointSliceObject, type PodObject, parseEndpointSlice, parsePod, parseService, type ServiceObject } from "./kubernetes.ts";
+export {
+  type EndpointSliceObject,
+  type PodObject,
+  parseEndpointSlice,
+  parsePod,
+  parseService,
+  type ServiceObject,
+} from "./kubernetes.ts";
 export {
   DESTINATION_RULE,
   type DestinationRuleSpec,
@@ -23,4 +30,9 @@ export {
 export { PEER_AUTHENTICATION, type PeerAuthenticationSpec } from "./security.ts";
 
 /** All custom kinds. */
-export const CUSTOM_KINDS: readonly CustomKind<unknown>[] = [DESTINATION_RULE, GATEWAY, PEER_AUTHENTICATION, VIRTUAL_SERVICE];
+export const CUSTOM_KINDS: readonly CustomKind<unknown>[] = [
+  DESTINATION_RULE,
+  GATEWAY,
+  PEER_AUTHENTICATION,
+  VIRTUAL_SERVICE,
+];

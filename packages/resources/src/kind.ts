@@ -1,7 +1,7 @@
 // A kind of resource: names for the API, the schema of its spec, and how its objects are read.
 import type { Diagnostic, Outcome } from "@lateen/base";
 import { isObject } from "@lateen/base";
-import { type OpenApi, openObject, optional, mapOf, type Schema, text } from "./schema.ts";
+import { mapOf, type OpenApi, openObject, optional, type Schema, text } from "./schema.ts";
 
 /** What every object carries, as far as the mesh reads it. */
 export interface Meta {
@@ -58,7 +58,8 @@ export function parseResource<Spec>(kind: CustomKind<Spec>, object: unknown): Ou
   const meta = parseMeta(object);
   const name = meta === undefined ? kind.kind : `${kind.kind} ${meta.namespace}/${meta.name}`;
   const diagnostics: Diagnostic[] = [];
-  const report = (path: string, message: string): void => void diagnostics.push({ severity: "error", resource: name, path, message });
+  const report = (path: string, message: string): void =>
+    void diagnostics.push({ severity: "error", resource: name, path, message });
   const spec = kind.spec.parse(isObject(object) ? (object["spec"] ?? {}) : undefined, "spec", report);
   if (meta === undefined) report("metadata", "is not usable");
   return { value: meta === undefined || spec === undefined ? undefined : { kind: kind.kind, meta, spec }, diagnostics };
@@ -66,7 +67,12 @@ export function parseResource<Spec>(kind: CustomKind<Spec>, object: unknown): Ou
 
 /** The CustomResourceDefinition of a kind. */
 export function crdOf(kind: CustomKind<unknown>): Record<string, unknown> {
-  const age: PrinterColumn = { name: "Age", type: "date", jsonPath: ".metadata.creationTimestamp", description: "Time since the object was created" };
+  const age: PrinterColumn = {
+    name: "Age",
+    type: "date",
+    jsonPath: ".metadata.creationTimestamp",
+    description: "Time since the object was created",
+  };
   const schema: OpenApi = {
     type: "object",
     properties: { spec: kind.spec.openApi, status: { type: "object", "x-kubernetes-preserve-unknown-fields": true } },
@@ -74,7 +80,10 @@ export function crdOf(kind: CustomKind<unknown>): Record<string, unknown> {
   return {
     apiVersion: "apiextensions.k8s.io/v1",
     kind: "CustomResourceDefinition",
-    metadata: { name: `${kind.plural}.${kind.group}`, labels: { app: "istio-pilot", istio: "security", release: "istio" } },
+    metadata: {
+      name: `${kind.plural}.${kind.group}`,
+      labels: { app: "istio-pilot", istio: "security", release: "istio" },
+    },
     spec: {
       group: kind.group,
       scope: "Namespaced",

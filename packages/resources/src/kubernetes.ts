@@ -32,20 +32,29 @@ const slice = openObject({
     listOf(
       openObject({
         addresses: listOf(text),
-        conditions: optional(openObject({ ready: optional(flag), serving: optional(flag), terminating: optional(flag) })),
+        conditions: optional(
+          openObject({ ready: optional(flag), serving: optional(flag), terminating: optional(flag) }),
+        ),
         targetRef: optional(openObject({ kind: optional(text), name: optional(text), namespace: optional(text) })),
         nodeName: optional(text),
       }),
     ),
   ),
-  ports: optional(listOf(openObject({ name: optional(text), port: optional(integer(0, 65535)), protocol: optional(text) }))),
+  ports: optional(
+    listOf(openObject({ name: optional(text), port: optional(integer(0, 65535)), protocol: optional(text) })),
+  ),
 });
 export type EndpointSliceBody = Infer<typeof slice>;
 
 const podSpec = openObject({
   serviceAccountName: optional(text),
   nodeName: optional(text),
-  containers: listOf(openObject({ name: text, ports: optional(listOf(openObject({ name: optional(text), containerPort: integer(1, 65535) }))) })),
+  containers: listOf(
+    openObject({
+      name: text,
+      ports: optional(listOf(openObject({ name: optional(text), containerPort: integer(1, 65535) }))),
+    }),
+  ),
 });
 export type PodSpec = Infer<typeof podSpec>;
 

@@ -1,12 +1,30 @@
 // networking.istio.io: VirtualService, DestinationRule, Gateway. Field semantics: the reference of Istio's API,
 // https://istio.io/latest/docs/reference/config/networking/
 import type { CustomKind } from "./kind.ts";
-import { described, duration, exactlyOne, type Infer, integer, listOf, mapOf, nonEmpty, object, oneOfTexts, optional, percent, refine, text } from "./schema.ts";
+import {
+  described,
+  duration,
+  exactlyOne,
+  type Infer,
+  integer,
+  listOf,
+  mapOf,
+  nonEmpty,
+  object,
+  oneOfTexts,
+  optional,
+  percent,
+  refine,
+  text,
+} from "./schema.ts";
 
 const GROUP = "networking.istio.io";
 const VERSIONS = ["v1", "v1beta1", "v1alpha3"] as const;
 
-const stringMatch = described("Exactly one of exact, prefix, regex (RE2, the whole value).", exactlyOne({ exact: optional(text), prefix: optional(nonEmpty), regex: optional(nonEmpty) }));
+const stringMatch = described(
+  "Exactly one of exact, prefix, regex (RE2, the whole value).",
+  exactlyOne({ exact: optional(text), prefix: optional(nonEmpty), regex: optional(nonEmpty) }),
+);
 export type StringMatch = Infer<typeof stringMatch>;
 
 const destination = object({
@@ -30,7 +48,9 @@ const httpRouteDestination = object({
 
 /** The words of retryOn: Envoy's conditions for HTTP and gRPC, and HTTP status codes. */
 const RETRY_WORDS = new Set([
-  ..."5xx gateway-error reset reset-before-request connect-failure envoy-ratelimited retriable-4xx refused-stream".split(" "),
+  ..."5xx gateway-error reset reset-before-request connect-failure envoy-ratelimited retriable-4xx refused-stream".split(
+    " ",
+  ),
   ..."retriable-status-codes retriable-headers http3-post-connect-failure".split(" "),
   ..."cancelled deadline-exceeded internal resource-exhausted unavailable".split(" "),
 ]);
@@ -60,21 +80,28 @@ const httpRoute = refine(
   object({
     name: optional(text),
     match: optional(described("Any of these; each with all of its fields. Absent: every request.", listOf(httpMatch))),
-    route: described("Where to: one destination, or several with weights.", listOf(httpRouteDestination, { minItems: 1 })),
+    route: described(
+      "Where to: one destination, or several with weights.",
+      listOf(httpRouteDestination, { minItems: 1 }),
+    ),
     timeout: optional(duration),
     retries: optional(retries),
     fault: optional(fault),
   }),
   ({ route }) => {
     if (route.length < 2) return [];
-    return route.every((entry) => (entry.weight ?? 0) === 0) ? [["route", "the weights of several destinations must not all be 0"]] : [];
+    return route.every((entry) => (entry.weight ?? 0) === 0)
+      ? [["route", "the weights of several destinations must not all be 0"]]
+      : [];
   },
 );
 export type HttpRoute = Infer<typeof httpRoute>;
 
 const virtualServiceSpec = object({
   hosts: described("The hosts that the rules are for.", listOf(nonEmpty, { minItems: 1 })),
-  gateways: optional(described("Gateways where the rules apply; `mesh` is all sidecars. Absent: mesh.", listOf(nonEmpty))),
+  gateways: optional(
+    described("Gateways where the rules apply; `mesh` is all sidecars. Absent: mesh.", listOf(nonEmpty)),
+  ),
   http: optional(described("Rules in order; the first whose match fits decides.", listOf(httpRoute))),
 });
 export type VirtualServiceSpec = Infer<typeof virtualServiceSpec>;
@@ -86,14 +113,27 @@ export const VIRTUAL_SERVICE: CustomKind<VirtualServiceSpec> = {
   plural: "virtualservices",
   shortNames: ["vs"],
   printer: [
-    { name: "Gateways", type: "string", jsonPath: ".spec.gateways", description: "The names of gateways and sidecars that should apply these routes" },
-    { name: "Hosts", type: "string", jsonPath: ".spec.hosts", description: "The destination hosts to which traffic is being sent" },
+    {
+      name: "Gateways",
+      type: "string",
+      jsonPath: ".spec.gateways",
+      description: "The names of gateways and sidecars that should apply these routes",
+    },
+    {
+      name: "Hosts",
+      type: "string",
+      jsonPath: ".spec.hosts",
+      description: "The destination hosts to which traffic is being sent",
+    },
   ],
   spec: virtualServiceSpec,
 };
 
 const loadBalancer = object({
-  simple: described("How an endpoint is chosen. LEAST_CONN is the old name of LEAST_REQUEST, which is the default.", oneOfTexts("UNSPECIFIED", "LEAST_CONN", "LEAST_REQUEST", "RANDOM", "ROUND_ROBIN", "PASSTHROUGH")),
+  simple: described(
+    "How an endpoint is chosen. LEAST_CONN is the old name of LEAST_REQUEST, which is the default.",
+    oneOfTexts("UNSPECIFIED", "LEAST_CONN", "LEAST_REQUEST", "RANDOM", "ROUND_ROBIN", "PASSTHROUGH"),
+  ),
 });
 const trafficPolicy = object({ loadBalancer: optional(loadBalancer) });
 export type TrafficPolicy = Infer<typeof trafficPolicy>;
@@ -107,7 +147,9 @@ const destinationRuleSpec = object({
   subsets: optional(
     refine(listOf(subset), (subsets) => {
       const names = subsets.map(({ name }) => name);
-      return names.flatMap((name, i) => (names.indexOf(name) < i ? [[`[${i}].name`, `"${name}" is declared twice`] as const] : []));
+      return names.flatMap((name, i) =>
+        names.indexOf(name) < i ? [[`[${i}].name`, `"${name}" is declared twice`] as const] : [],
+      );
     }),
   ),
 });
@@ -119,7 +161,14 @@ export const DESTINATION_RULE: CustomKind<DestinationRuleSpec> = {
   kind: "DestinationRule",
   plural: "destinationrules",
   shortNames: ["dr"],
-  printer: [{ name: "Host", type: "string", jsonPath: ".spec.host", description: "The name of a service from the service registry" }],
+  printer: [
+    {
+      name: "Host",
+      type: "string",
+      jsonPath: ".spec.host",
+      description: "The name of a service from the service registry",
+    },
+  ],
   spec: destinationRuleSpec,
 };
 

@@ -46,7 +46,14 @@ type ObjectOf<F extends Fields> = { readonly [K in RequiredKeys<F>]: Infer<F[K]>
   readonly [K in OptionalKeys<F>]?: F[K] extends Optional<infer T> ? T : never;
 };
 
-const nameOf = (value: unknown): string => (value === null ? "null" : Array.isArray(value) ? "a list" : typeof value === "object" ? "an object" : `a ${typeof value}`);
+const nameOf = (value: unknown): string =>
+  value === null
+    ? "null"
+    : Array.isArray(value)
+      ? "a list"
+      : typeof value === "object"
+        ? "an object"
+        : `a ${typeof value}`;
 
 /** `schema` with a sentence for documentation. */
 export function described<T>(description: string, schema: Schema<T>): Schema<T> {
@@ -58,14 +65,18 @@ export function optional<T>(schema: Schema<T>): Optional<T> {
 }
 
 /** Adds a rule that the type cannot say. `check` returns what is wrong: [path below this value, message]. */
-export function refine<T>(schema: Schema<T>, check: (value: T) => readonly (readonly [path: string, message: string])[]): Schema<T> {
+export function refine<T>(
+  schema: Schema<T>,
+  check: (value: T) => readonly (readonly [path: string, message: string])[],
+): Schema<T> {
   return {
     openApi: schema.openApi,
     parse: (value, path, report) => {
       const parsed = schema.parse(value, path, report);
       if (parsed === undefined) return undefined;
       const wrong = check(parsed);
-      for (const [below, message] of wrong) report(below === "" ? path : below.startsWith("[") ? `${path}${below}` : `${path}.${below}`, message);
+      for (const [below, message] of wrong)
+        report(below === "" ? path : below.startsWith("[") ? `${path}${below}` : `${path}.${below}`, message);
       return wrong.length === 0 ? parsed : undefined;
     },
   };
@@ -83,7 +94,11 @@ function scalar<T>(openApi: OpenApi, wanted: string, accepts: (value: unknown) =
 }
 
 export const text: Schema<string> = scalar({ type: "string" }, "a string", (value) => typeof value === "string");
-export const flag: Schema<boolean> = scalar({ type: "boolean" }, "true or false", (value) => typeof value === "boolean");
+export const flag: Schema<boolean> = scalar(
+  { type: "boolean" },
+  "true or false",
+  (value) => typeof value === "boolean",
+);
 
 export const nonEmpty: Schema<string> = {
   openApi: { type: "string", minLength: 1 },
@@ -97,14 +112,21 @@ export const nonEmpty: Schema<string> = {
 
 export function integer(minimum: number, maximum: number): Schema<number> {
   return refine(
-    scalar({ type: "integer", minimum, maximum }, "a whole number", (value): value is number => Number.isInteger(value)),
-    (value) => (value >= minimum && value <= maximum ? [] : [["", `must be between ${minimum} and ${maximum}, not ${value}`]]),
+    scalar({ type: "integer", minimum, maximum }, "a whole number", (value): value is number =>
+      Number.isInteger(value),
+    ),
+    (value) =>
+      value >= minimum && value <= maximum ? [] : [["", `must be between ${minimum} and ${maximum}, not ${value}`]],
   );
 }
 
 /** A percentage with fractions. */
 export const percent: Schema<number> = refine(
-  scalar({ type: "number", format: "double", minimum: 0, maximum: 100 }, "a number", (value): value is number => typeof value === "number"),
+  scalar(
+    { type: "number", format: "double", minimum: 0, maximum: 100 },
+    "a number",
+    (value): value is number => typeof value === "number",
+  ),
   (value) => (value >= 0 && value <= 100 ? [] : [["", `must be between 0 and 100, not ${value}`]]),
 );
 
@@ -157,22 +179,34 @@ export function mapOf<T>(item: Schema<T>): Schema<Readonly<Record<string, T>>> {
         report(path, `must be an object, not ${nameOf(value)}`);
         return undefined;
       }
-      const entries = Object.entries(value).map(([key, member]) => [key, item.parse(member, `${path}[${JSON.stringify(key)}]`, report)] as const);
-      return entries.some(([, member]) => member === undefined) ? undefined : (Object.fromEntries(entries) as Record<string, T>);
+      const entries = Object.entries(value).map(
+        ([key, member]) => [key, item.parse(member, `${path}[${JSON.stringify(key)}]`, report)] as const,
+      );
+      return entries.some(([, member]) => member === undefined)
+        ? undefined
+        : (Object.fromEntries(entries) as Record<string, T>);
     },
   };
 }
 
 const isOptional = (field: Schema<unknown> | Optional<unknown>): field is Optional<unknown> => "isOptional" in field;
-const schemaOf = (field: Schema<unknown> | Optional<unknown>): Schema<unknown> => (isOptional(field) ? field.schema : field);
+const schemaOf = (field: Schema<unknown> | Optional<unknown>): Schema<unknown> =>
+  isOptional(field) ? field.schema : field;
 
 function objectOpenApi(fields: Fields): OpenApi {
   const properties = Object.fromEntries(Object.entries(fields).map(([name, field]) => [name, schemaOf(field).openApi]));
-  const required = Object.entries(fields).filter(([, field]) => !isOptional(field)).map(([name]) => name);
+  const required = Object.entries(fields)
+    .filter(([, field]) => !isOptional(field))
+    .map(([name]) => name);
   return { type: "object", properties, ...(required.length > 0 ? { required } : {}) };
 }
 
-function parseFields(fields: Fields, value: Record<string, unknown>, path: string, report: Report): Record<string, unknown> | undefined {
+function parseFields(
+  fields: Fields,
+  value: Record<string, unknown>,
+  path: string,
+  report: Report,
+): Record<string, unknown> | undefined {
   const result: Record<string, unknown> = {};
   let isGood = true;
   for (const [name, field] of Object.entries(fields)) {

@@ -6,7 +6,13 @@ const mode = oneOfTexts("UNSET", "DISABLE", "PERMISSIVE", "STRICT");
 
 const peerAuthenticationSpec = object({
   selector: optional(object({ matchLabels: optional(mapOf(text)) })),
-  mtls: optional(object({ mode: optional(described("What a workload accepts: plaintext (DISABLE), both (PERMISSIVE), mTLS only (STRICT).", mode)) })),
+  mtls: optional(
+    object({
+      mode: optional(
+        described("What a workload accepts: plaintext (DISABLE), both (PERMISSIVE), mTLS only (STRICT).", mode),
+      ),
+    }),
+  ),
 });
 export type PeerAuthenticationSpec = Infer<typeof peerAuthenticationSpec>;
 
@@ -16,6 +22,13 @@ export const PEER_AUTHENTICATION: CustomKind<PeerAuthenticationSpec> = {
   kind: "PeerAuthentication",
   plural: "peerauthentications",
   shortNames: ["pa"],
-  printer: [{ name: "Mode", type: "string", jsonPath: ".spec.mtls.mode", description: "Defines the mTLS mode used for peer authentication." }],
+  printer: [
+    {
+      name: "Mode",
+      type: "string",
+      jsonPath: ".spec.mtls.mode",
+      description: "Defines the mTLS mode used for peer authentication.",
+    },
+  ],
   spec: peerAuthenticationSpec,
 };

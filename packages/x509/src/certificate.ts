@@ -1,7 +1,21 @@
 // X.509 certificates (RFC 5280) and PKCS#10 requests (RFC 2986) with P-256 keys, signed by ECDSA with SHA-256.
 import { createPublicKey, generateKeyPairSync, type KeyObject, randomBytes, sign, verify } from "node:crypto";
 import { isIP } from "node:net";
-import { bits, boolean, type Der, explicit, implicit, integer, octets, oid, readDer, sequence, set, time, utf8 } from "./der.ts";
+import {
+  bits,
+  boolean,
+  type Der,
+  explicit,
+  implicit,
+  integer,
+  octets,
+  oid,
+  readDer,
+  sequence,
+  set,
+  time,
+  utf8,
+} from "./der.ts";
 
 /** Certificate and key of an authority or a server, as PEM. */
 export interface Identity {
@@ -31,7 +45,10 @@ export function keyToPem(key: KeyObject): string {
 
 /** PEM text of a DER value. */
 export function toPem(label: string, der: Uint8Array): string {
-  const lines = Buffer.from(der).toString("base64").match(/.{1,64}/g) ?? [];
+  const lines =
+    Buffer.from(der)
+      .toString("base64")
+      .match(/.{1,64}/g) ?? [];
   return `-----BEGIN ${label}-----\n${lines.join("\n")}\n-----END ${label}-----\n`;
 }
 
@@ -52,7 +69,8 @@ function name(options: { commonName?: string; organizations?: readonly string[] 
 function ipBytes(address: string): Uint8Array {
   if (isIP(address) === 4) return Uint8Array.from(address.split(".").map(Number));
   const [head = "", tail] = address.split("::");
-  const words = (text: string): number[] => (text === "" ? [] : text.split(":").map((word) => Number.parseInt(word, 16)));
+  const words = (text: string): number[] =>
+    text === "" ? [] : text.split(":").map((word) => Number.parseInt(word, 16));
   const left = words(head);
   const right = tail === undefined ? [] : words(tail);
   const all = [...left, ...new Array<number>(8 - left.length - right.length).fill(0), ...right];
@@ -84,7 +102,7 @@ function build(parts: {
 }): string {
   const { options, spki, issuer, signer, isCa } = parts;
   const serial = randomBytes(16);
-  serial[0] = (serial[0] ?? 0) & 0x7f | 0x40;
+  serial[0] = ((serial[0] ?? 0) & 0x7f) | 0x40;
   const usage = isCa ? bits(Uint8Array.of(0x06), 1) : bits(Uint8Array.of(0xa0), 5);
   const names = options.altNames ?? [];
   const hasSubject = options.commonName !== undefined || (options.organizations ?? []).length > 0;

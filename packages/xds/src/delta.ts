@@ -5,8 +5,9 @@
 // At most one unanswered response per type: what changes meanwhile is taken from the newest snapshot after the answer.
 // Make before break: what leads to a cluster is sent when the cluster and its endpoints have been acknowledged; a cluster goes
 // when nothing that the proxy holds leads to it any more.
-import type { EncodedResource } from "@lateen/model";
+
 import type { DeltaDiscoveryRequest } from "@lateen/envoy-api/discovery";
+import type { EncodedResource } from "@lateen/model";
 
 const PREFIX = "type.googleapis.com/envoy.config.";
 export const TYPES = {
@@ -225,7 +226,12 @@ export class DeltaStream {
       state.inFlight = { nonce, resources, removed };
       state.sentNonce = nonce;
       state.sentAtMs = this.#now();
-      for (const { name } of resources) state.asked.delete(name);
+      for (const { name } of resources) {
+        state.asked.delete(name);
+        // A changed cluster warms anew, and Envoy waits for its endpoints without asking for them again.
+        if (type === "cluster" && state.held.has(name) && this.#types.endpoint.held.has(name))
+          this.#types.endpoint.asked.add(name);
+      }
       for (const name of removed) state.asked.delete(name);
       outgoing.push({ type, nonce, resources, removed });
     }
@@ -271,10 +277,15 @@ export class DeltaStream {
   #removals(type: TypeName, state: TypeState, desired: Desired): string[] {
     const gone = [...state.held.keys()].filter((name) => !desired[type].has(name));
     // Asked for and not there: said so, once.
-    const absent = type === "virtualHost" || type === "cluster" || type === "listener" ? [] : [...state.asked].filter((name) => !desired[type].has(name));
+    const absent =
+      type === "virtualHost" || type === "cluster" || type === "listener"
+        ? []
+        : [...state.asked].filter((name) => !desired[type].has(name));
     if (type !== "cluster") return [...new Set([...gone, ...absent])];
     const used = this.#clustersInUse();
-    const isSettled = (["listener", "route", "virtualHost"] as const).every((other) => this.#types[other].inFlight === undefined);
+    const isSettled = (["listener", "route", "virtualHost"] as const).every(
+      (other) => this.#types[other].inFlight === undefined,
+    );
     return gone.filter((name) => isSettled && !used.has(name));
   }
 
@@ -283,7 +294,8 @@ export class DeltaStream {
     return ORDER.filter((type) => this.#types[type].isSubscribed).map((type) => {
       const { inFlight, sentNonce, ackedNonce, ackedAtMs, held, rejected } = this.#types[type];
       const isBehind = inFlight !== undefined || this.#isBehind(type, desired);
-      const state = rejected.size > 0 ? "ERROR" : isBehind ? "STALE" : sentNonce === "" && held.size === 0 ? "NOT SENT" : "SYNCED";
+      const state =
+        rejected.size > 0 ? "ERROR" : isBehind ? "STALE" : sentNonce === "" && held.size === 0 ? "NOT SENT" : "SYNCED";
       return { type, state, sentNonce, ackedNonce, ackedAtMs, count: held.size };
     });
   }
@@ -291,7 +303,9 @@ export class DeltaStream {
   #isBehind(type: TypeName, desired: Desired | undefined): boolean {
     if (desired === undefined) return false;
     const state = this.#types[type];
-    return [...desired[type].values()].some(({ name, version }) => this.#wants(state, name) && state.held.get(name)?.version !== version);
+    return [...desired[type].values()].some(
+      ({ name, version }) => this.#wants(state, name) && state.held.get(name)?.version !== version,
+    );
   }
 
   /** What the proxy refuses now. */

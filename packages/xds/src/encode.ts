@@ -22,5 +22,10 @@ function entry(resource: EncodedResource): Buffer {
 /** A framed DeltaDiscoveryResponse { resources 2, type_url 4, nonce 5, removed_resources 6 }. */
 export function encodeResponse(response: Outgoing): Buffer {
   const removed = response.removed.map((name) => stringField(6, name));
-  return frame(...response.resources.map(entry), stringField(4, TYPES[response.type]), stringField(5, response.nonce), ...removed);
+  return frame(
+    ...response.resources.map(entry),
+    stringField(4, TYPES[response.type]),
+    stringField(5, response.nonce),
+    ...removed,
+  );
 }

@@ -67,10 +67,21 @@ export class DiscoveryServer {
 
   /** Handler of the delta method. */
   readonly handler: Handler = (call) => {
-    if (this.#connections.size >= STREAMS_MAX) throw new GrpcError(STATUS.unavailable, `more than ${STREAMS_MAX} proxies`);
+    if (this.#connections.size >= STREAMS_MAX)
+      throw new GrpcError(STATUS.unavailable, `more than ${STREAMS_MAX} proxies`);
     const nextNonce = (): string => (++DiscoveryServer.#nonce).toString(36);
     const stream = new DeltaStream({ nextNonce, now: () => performance.now() });
-    const connection: Connection = { call, stream, connectedAtMs: Date.now(), info: undefined, early: undefined, desired: undefined, siblings: undefined, timer: undefined, isClosed: false };
+    const connection: Connection = {
+      call,
+      stream,
+      connectedAtMs: Date.now(),
+      info: undefined,
+      early: undefined,
+      desired: undefined,
+      siblings: undefined,
+      timer: undefined,
+      isClosed: false,
+    };
     this.#connections.add(connection);
     call.onMessage = (message) => this.#receive(connection, fromBinary(DeltaDiscoveryRequestSchema, message));
     call.onClose = () => {
@@ -90,7 +101,8 @@ export class DiscoveryServer {
       connection.early.push(request);
       return;
     }
-    if (request.node === undefined || request.node.id === "") throw new GrpcError(STATUS.invalidArgument, "the first request has no node id");
+    if (request.node === undefined || request.node.id === "")
+      throw new GrpcError(STATUS.invalidArgument, "the first request has no node id");
     connection.early = [request];
     void this.#identify(connection, request.node);
   }
@@ -121,7 +133,9 @@ export class DiscoveryServer {
     try {
       connection.desired = this.#source.desired(info.scope, this.#demandOf(connection, info.scope));
     } catch (error) {
-      this.#log(`configuration of ${info.name} cannot be computed: ${error instanceof Error ? error.stack : errorText(error)}`);
+      this.#log(
+        `configuration of ${info.name} cannot be computed: ${error instanceof Error ? error.stack : errorText(error)}`,
+      );
       if (connection.desired === undefined) return;
     }
     const { outgoing, waitMs } = stream.pump(connection.desired);
@@ -165,7 +179,17 @@ export class DiscoveryServer {
   /** All connected proxies. */
   status(): ProxyStatus[] {
     return [...this.#connections].flatMap(({ info, stream, connectedAtMs, desired }) =>
-      info === undefined ? [] : [{ ...info, connectedAtMs, types: stream.status(desired), rejections: stream.rejections(), demand: [...stream.demand].sort() }],
+      info === undefined
+        ? []
+        : [
+            {
+              ...info,
+              connectedAtMs,
+              types: stream.status(desired),
+              rejections: stream.rejections(),
+              demand: [...stream.demand].sort(),
+            },
+          ],
     );
   }
 

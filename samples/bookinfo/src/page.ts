@@ -12,7 +12,11 @@ interface Part {
 }
 
 function escape(text: unknown): string {
-  return String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll('"', "&quot;");
+  return String(text)
+    .replaceAll("&", "&amp;")
+    .replaceAll("<", "&lt;")
+    .replaceAll(">", "&gt;")
+    .replaceAll('"', "&quot;");
 }
 
 const STYLE = `body{font-family:system-ui,sans-serif;margin:0;color:#222}nav{background:#24292f;color:#fff;padding:.8em 2em;display:flex;justify-content:space-between}
@@ -49,7 +53,10 @@ function renderReviews(part: Part): string {
     return `<h4 class="text-center text-primary">Error fetching product reviews!</h4><p>${escape(error)}</p>`;
   }
   const { reviews } = part.value as { reviews: readonly Review[] };
-  const quotes = reviews.map((review) => `<blockquote><p>${escape(review.text)}</p><small>${escape(review.reviewer)}</small> ${renderRating(review.rating)}</blockquote>`);
+  const quotes = reviews.map(
+    (review) =>
+      `<blockquote><p>${escape(review.text)}</p><small>${escape(review.reviewer)}</small> ${renderRating(review.rating)}</blockquote>`,
+  );
   return `<h4 class="text-center text-primary">Book Reviews</h4>${quotes.join("\n")}`;
 }
 
@@ -59,7 +66,9 @@ function renderDetails(part: Part): string {
     return `<h4 class="text-center text-primary">Error fetching product details!</h4><p>${escape(error)}</p>`;
   }
   const details = part.value as Readonly<Record<string, unknown>>;
-  const rows = ["type", "pages", "publisher", "language", "ISBN-10", "ISBN-13"].map((key) => `<tr><td><b>${key}</b></td><td>${escape(details[key])}</td></tr>`);
+  const rows = ["type", "pages", "publisher", "language", "ISBN-10", "ISBN-13"].map(
+    (key) => `<tr><td><b>${key}</b></td><td>${escape(details[key])}</td></tr>`,
+  );
   return `<h4 class="text-center text-primary">Book Details</h4><table>${rows.join("")}</table>`;
 }
 

@@ -44,7 +44,11 @@ interface Fetched {
   readonly value: unknown;
 }
 
-async function fetchJson(url: string, headers: Readonly<Record<string, string>>, attempts: number): Promise<Answer | undefined> {
+async function fetchJson(
+  url: string,
+  headers: Readonly<Record<string, string>>,
+  attempts: number,
+): Promise<Answer | undefined> {
   for (let attempt = 0; attempt < attempts; attempt++) {
     try {
       const answer = await call(url, headers, TIMEOUT_MS);
@@ -57,10 +61,21 @@ async function fetchJson(url: string, headers: Readonly<Record<string, string>>,
   return undefined;
 }
 
-async function fetchPart(kind: "details" | "reviews" | "ratings", id: number, headers: Readonly<Record<string, string>>): Promise<Fetched> {
-  const answer = await fetchJson(`http://${address(kind)}/${kind}/${id}`, headers, kind === "reviews" ? REVIEW_ATTEMPTS : 1);
+async function fetchPart(
+  kind: "details" | "reviews" | "ratings",
+  id: number,
+  headers: Readonly<Record<string, string>>,
+): Promise<Fetched> {
+  const answer = await fetchJson(
+    `http://${address(kind)}/${kind}/${id}`,
+    headers,
+    kind === "reviews" ? REVIEW_ATTEMPTS : 1,
+  );
   if (answer?.status === 200) return { status: 200, value: JSON.parse(answer.body) };
-  return { status: answer === undefined ? 500 : answer.status, value: { error: `Sorry, product ${kind} are currently unavailable for this book.` } };
+  return {
+    status: answer === undefined ? 500 : answer.status,
+    value: { error: `Sorry, product ${kind} are currently unavailable for this book.` },
+  };
 }
 
 /** Headers of the calls that a request causes: what it brought along, and the user whom the cookie names. */
@@ -70,7 +85,11 @@ function outgoing(headers: IncomingHttpHeaders): Record<string, string> {
   return user === undefined ? rest : { ...rest, "end-user": user };
 }
 
-const html = (status: number, body: string): Answer => ({ status, headers: { "content-type": "text/html; charset=utf-8" }, body });
+const html = (status: number, body: string): Answer => ({
+  status,
+  headers: { "content-type": "text/html; charset=utf-8" },
+  body,
+});
 
 async function productPage(headers: IncomingHttpHeaders): Promise<Answer> {
   const [product] = PRODUCTS;
@@ -91,13 +110,19 @@ async function api(path: string, headers: IncomingHttpHeaders): Promise<Answer> 
 
 function backWithCookie(headers: IncomingHttpHeaders, cookie: string): Answer {
   const location = headers.referer ?? "/productpage";
-  return { status: 302, headers: { location, "set-cookie": cookie, "content-type": "text/html; charset=utf-8" }, body: `<a href="${location}">${location}</a>` };
+  return {
+    status: 302,
+    headers: { location, "set-cookie": cookie, "content-type": "text/html; charset=utf-8" },
+    body: `<a href="${location}">${location}</a>`,
+  };
 }
 
 serve("productpage", async ({ method, url, headers, body }) => {
   const { pathname } = url;
-  if (pathname === "/health") return { status: 200, headers: { "content-type": "text/plain" }, body: "Product page is healthy" };
-  if (pathname === "/" || pathname === "/index.html") return html(200, renderIndex(Object.entries(headers).map(([name, value]) => `${name}: ${String(value)}`)));
+  if (pathname === "/health")
+    return { status: 200, headers: { "content-type": "text/plain" }, body: "Product page is healthy" };
+  if (pathname === "/" || pathname === "/index.html")
+    return html(200, renderIndex(Object.entries(headers).map(([name, value]) => `${name}: ${String(value)}`)));
   if (pathname === "/productpage") return productPage(headers);
   if (pathname === "/login" && method === "POST") {
     return backWithCookie(headers, sessionCookie(new URLSearchParams(body).get("username") ?? ""));

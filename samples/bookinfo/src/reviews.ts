@@ -20,8 +20,13 @@ function rating(stars: number | undefined): string {
 
 /** The body as the Java service writes it, spaces included. */
 function body(id: string, stars: Stars): string {
-  const review = (reviewer: string, text: string, tail: string): string => `{  "reviewer": "${reviewer}",  "text": "${text}"${tail}}`;
-  const first = review("Reviewer1", "An extremely entertaining play by Shakespeare. The slapstick humour is refreshing!", rating(stars.Reviewer1));
+  const review = (reviewer: string, text: string, tail: string): string =>
+    `{  "reviewer": "${reviewer}",  "text": "${text}"${tail}}`;
+  const first = review(
+    "Reviewer1",
+    "An extremely entertaining play by Shakespeare. The slapstick humour is refreshing!",
+    rating(stars.Reviewer1),
+  );
   const second = review(
     "Reviewer2",
     "Absolutely fun and entertaining. The play lacks thematic depth when compared to other plays by Shakespeare.",

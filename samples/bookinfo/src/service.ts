@@ -34,16 +34,27 @@ export interface Answer {
   readonly body: string;
 }
 
-export type Handler = (ask: { readonly method: string; readonly url: URL; readonly headers: IncomingHttpHeaders; readonly body: string }) => Promise<Answer> | Answer;
+export type Handler = (ask: {
+  readonly method: string;
+  readonly url: URL;
+  readonly headers: IncomingHttpHeaders;
+  readonly body: string;
+}) => Promise<Answer> | Answer;
 
 export function json(status: number, value: unknown, headers: Readonly<Record<string, string>> = {}): Answer {
-  return { status, headers: { "content-type": "application/json", ...headers }, body: typeof value === "string" ? value : JSON.stringify(value) };
+  return {
+    status,
+    headers: { "content-type": "application/json", ...headers },
+    body: typeof value === "string" ? value : JSON.stringify(value),
+  };
 }
 
 /** The part of a request's headers that goes along with the calls it causes. */
 export function propagated(headers: IncomingHttpHeaders): Record<string, string> {
   const entries = PROPAGATED.map((name) => [name, headers[name]] as const);
-  return Object.fromEntries(entries.filter((entry): entry is [(typeof PROPAGATED)[number], string] => typeof entry[1] === "string"));
+  return Object.fromEntries(
+    entries.filter((entry): entry is [(typeof PROPAGATED)[number], string] => typeof entry[1] === "string"),
+  );
 }
 
 /** Where another service of the application is; overridden by NAME_HOSTNAME and NAME_SERVICE_PORT. */
@@ -61,7 +72,9 @@ export function call(url: string, headers: Readonly<Record<string, string>>, tim
       const chunks: Buffer[] = [];
       response.on("data", (chunk: Buffer) => chunks.push(chunk));
       response.on("error", reject);
-      response.on("end", () => resolve({ status: response.statusCode ?? 0, body: Buffer.concat(chunks).toString("utf8") }));
+      response.on("end", () =>
+        resolve({ status: response.statusCode ?? 0, body: Buffer.concat(chunks).toString("utf8") }),
+      );
     });
     ask.on("error", reject);
     ask.end();
@@ -97,9 +110,14 @@ export function serve(name: string, handler: Handler): void {
       result = json(500, { error: "internal error" });
     }
     const length = Buffer.byteLength(result.body);
-    answer.writeHead(result.status, { ...result.headers, "content-length": length } as Record<string, string | string[] | number>);
+    answer.writeHead(result.status, { ...result.headers, "content-length": length } as Record<
+      string,
+      string | string[] | number
+    >);
     answer.end(ask.method === "HEAD" ? undefined : result.body);
-    process.stdout.write(`${ask.socket.remoteAddress} "${ask.method} ${ask.url} HTTP/${ask.httpVersion}" ${result.status} ${length} caller=${caller(ask.headers)}\n`);
+    process.stdout.write(
+      `${ask.socket.remoteAddress} "${ask.method} ${ask.url} HTTP/${ask.httpVersion}" ${result.status} ${length} caller=${caller(ask.headers)}\n`,
+    );
   };
   const server = createServer((ask, answer) => void serveOne(ask, answer));
   server.keepAliveTimeout = 65_000;

@@ -29,7 +29,12 @@ interface Webhook {
   readonly clientConfig: {
     readonly url?: string;
     readonly caBundle?: string;
-    readonly service?: { readonly namespace: string; readonly name: string; readonly path?: string; readonly port?: number };
+    readonly service?: {
+      readonly namespace: string;
+      readonly name: string;
+      readonly path?: string;
+      readonly port?: number;
+    };
   };
   readonly rules?: readonly {
     readonly operations: readonly string[];
@@ -78,7 +83,9 @@ export class Admission {
       if (!selectsLabels(webhook.namespaceSelector ?? {})(labels)) return false;
     }
     const selects = selectsLabels(webhook.objectSelector ?? {});
-    return selects(ask.object?.metadata.labels) || (ask.oldObject !== undefined && selects(ask.oldObject.metadata.labels));
+    return (
+      selects(ask.object?.metadata.labels) || (ask.oldObject !== undefined && selects(ask.oldObject.metadata.labels))
+    );
   }
 
   #webhooks(plural: string, ask: AdmissionRequest): Webhook[] {
@@ -105,7 +112,8 @@ export class Admission {
       if (slice.metadata.labels?.["kubernetes.io/service-name"] !== name) continue;
       const port = slice.ports.find((entry) => entry.name === portName)?.port;
       const ready = slice.endpoints.find((endpoint) => endpoint.conditions?.ready === true)?.addresses[0];
-      if (port !== undefined && ready !== undefined) return { host: ready, port, path, servername: `${name}.${namespace}.svc`, shown };
+      if (port !== undefined && ready !== undefined)
+        return { host: ready, port, path, servername: `${name}.${namespace}.svc`, shown };
     }
     throw new Error(`no endpoints available for service "${name}"`);
   }
@@ -128,20 +136,32 @@ export class Admission {
         ...(ask.name === "" ? {} : { name: ask.name }),
         ...(ask.namespace === undefined ? {} : { namespace: ask.namespace }),
         operation: ask.operation,
-        userInfo: { username: ask.user.name, ...(ask.user.uid === undefined ? {} : { uid: ask.user.uid }), groups: ask.user.groups },
+        userInfo: {
+          username: ask.user.name,
+          ...(ask.user.uid === undefined ? {} : { uid: ask.user.uid }),
+          groups: ask.user.groups,
+        },
         object: full(ask.object),
         oldObject: full(ask.oldObject),
         dryRun: ask.isDryRun,
-        options: { kind: `${ask.operation === "CREATE" ? "Create" : ask.operation === "UPDATE" ? "Update" : "Delete"}Options`, apiVersion: "meta.k8s.io/v1" },
+        options: {
+          kind: `${ask.operation === "CREATE" ? "Create" : ask.operation === "UPDATE" ? "Update" : "Delete"}Options`,
+          apiVersion: "meta.k8s.io/v1",
+        },
       },
     });
     const answer: unknown = JSON.parse(await post(this.#target(webhook), webhook, body));
     const response = isObject(answer) ? answer["response"] : undefined;
-    if (!isObject(response) || response["uid"] !== uid) throw new Error("the answer is not an AdmissionReview of this request");
+    if (!isObject(response) || response["uid"] !== uid)
+      throw new Error("the answer is not an AdmissionReview of this request");
     return response;
   }
 
-  async #review(webhook: Webhook, ask: AdmissionRequest, warn: (text: string) => void): Promise<Record<string, unknown> | undefined> {
+  async #review(
+    webhook: Webhook,
+    ask: AdmissionRequest,
+    warn: (text: string) => void,
+  ): Promise<Record<string, unknown> | undefined> {
     if (ask.isDryRun && webhook.sideEffects !== "None" && webhook.sideEffects !== "NoneOnDryRun") {
       throw new ApiError(400, "BadRequest", `admission webhook "${webhook.name}" does not support dry run`);
     }
@@ -158,7 +178,11 @@ export class Admission {
     const status = isObject(response["status"]) ? response["status"] : {};
     const why = status["message"] === undefined ? "" : `: ${String(status["message"])}`;
     const code = Number(status["code"] ?? 400);
-    throw new ApiError(code, String(status["reason"] ?? "Forbidden"), `admission webhook "${webhook.name}" denied the request${why || " without explanation"}`);
+    throw new ApiError(
+      code,
+      String(status["reason"] ?? "Forbidden"),
+      `admission webhook "${webhook.name}" denied the request${why || " without explanation"}`,
+    );
   }
 
   /** Runs the mutating webhooks; returns the object that they leave. Throws when one refuses. */
@@ -175,7 +199,8 @@ export class Admission {
 
   /** Runs the validating webhooks. Throws when one refuses. */
   async validate(ask: AdmissionRequest, warn: (text: string) => void): Promise<void> {
-    for (const webhook of this.#webhooks("validatingwebhookconfigurations", ask)) await this.#review(webhook, ask, warn);
+    for (const webhook of this.#webhooks("validatingwebhookconfigurations", ask))
+      await this.#review(webhook, ask, warn);
   }
 }
 

@@ -1,10 +1,18 @@
 // Who asks and what they may: client certificates and ServiceAccount tokens in, RBAC decisions out.
-import { createHash, createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject, randomUUID, sign, verify } from "node:crypto";
+import {
+  createHash,
+  createPrivateKey,
+  createPublicKey,
+  generateKeyPairSync,
+  type KeyObject,
+  randomUUID,
+  sign,
+  verify,
+} from "node:crypto";
 import type { TLSSocket } from "node:tls";
 import { isObject } from "@lateen/base";
 import { ApiError } from "./errors.ts";
-import { tableOf } from "./kinds.ts";
-import { builtIn } from "./kinds.ts";
+import { builtIn, tableOf } from "./kinds.ts";
 import type { KubeObject } from "./objects.ts";
 import type { Store } from "./store.ts";
 
@@ -27,7 +35,9 @@ export class TokenSigner {
   constructor(keyPem: string) {
     this.#key = createPrivateKey(keyPem);
     this.#public = createPublicKey(this.#key);
-    this.#keyId = createHash("sha256").update(this.#public.export({ type: "spki", format: "der" })).digest("base64url");
+    this.#keyId = createHash("sha256")
+      .update(this.#public.export({ type: "spki", format: "der" }))
+      .digest("base64url");
   }
 
   static newKeyPem(): string {
@@ -45,7 +55,12 @@ export class TokenSigner {
   claims(token: string): Record<string, unknown> | undefined {
     const [head, body, signature, ...rest] = token.split(".");
     if (head === undefined || body === undefined || signature === undefined || rest.length > 0) return undefined;
-    const isSigned = verify("RSA-SHA256", Buffer.from(`${head}.${body}`), this.#public, Buffer.from(signature, "base64url"));
+    const isSigned = verify(
+      "RSA-SHA256",
+      Buffer.from(`${head}.${body}`),
+      this.#public,
+      Buffer.from(signature, "base64url"),
+    );
     if (!isSigned) return undefined;
     const claims: unknown = JSON.parse(Buffer.from(body, "base64url").toString("utf8"));
     return isObject(claims) && Number(claims["exp"]) * 1000 > Date.now() ? claims : undefined;
@@ -167,11 +182,20 @@ const holds = (list: readonly string[] | undefined, value: string): boolean =>
 function ruleAllows(rule: Rule, action: Action): boolean {
   if (!holds(rule.verbs, action.verb)) return false;
   if (action.path !== undefined) {
-    return rule.nonResourceURLs?.some((url) => url === action.path || (url.endsWith("*") && action.path?.startsWith(url.slice(0, -1)))) === true;
+    return (
+      rule.nonResourceURLs?.some(
+        (url) => url === action.path || (url.endsWith("*") && action.path?.startsWith(url.slice(0, -1))),
+      ) === true
+    );
   }
   const resource = action.subresource === "" ? action.resource : `${action.resource}/${action.subresource}`;
-  const isNamed = rule.resourceNames === undefined || rule.resourceNames.length === 0 || rule.resourceNames.includes(action.name);
-  return holds(rule.apiGroups, action.group) && isNamed && (holds(rule.resources, resource) || rule.resources?.includes(`*/${action.subresource}`) === true);
+  const isNamed =
+    rule.resourceNames === undefined || rule.resourceNames.length === 0 || rule.resourceNames.includes(action.name);
+  return (
+    holds(rule.apiGroups, action.group) &&
+    isNamed &&
+    (holds(rule.resources, resource) || rule.resources?.includes(`*/${action.subresource}`) === true)
+  );
 }
 
 interface Binding extends KubeObject {
@@ -201,7 +225,8 @@ export function isAllowed(store: Store, user: User, action: Action): boolean {
   const allows = (binding: Binding): boolean => {
     if (!isSubject(binding, user)) return false;
     const { kind, name } = binding.roleRef;
-    const role = kind === "Role" ? store.get(roles, binding.metadata.namespace, name) : store.get(clusterRoles, undefined, name);
+    const role =
+      kind === "Role" ? store.get(roles, binding.metadata.namespace, name) : store.get(clusterRoles, undefined, name);
     return ((role?.["rules"] ?? []) as Rule[]).some((rule) => ruleAllows(rule, action));
   };
   if (store.list(tableOf(builtIn("clusterrolebindings"))).some((binding) => allows(binding as Binding))) return true;

@@ -118,12 +118,17 @@ function checkScalar(value: unknown, schema: Schema, path: string, causes: Statu
     causes.push({ reason: "FieldValueNotSupported", message, field: path });
   }
   if (typeof value === "number") {
-    if (schema.minimum !== undefined && value < schema.minimum) add(`should be greater than or equal to ${schema.minimum}`);
-    if (schema.maximum !== undefined && value > schema.maximum) add(`should be less than or equal to ${schema.maximum}`);
+    if (schema.minimum !== undefined && value < schema.minimum)
+      add(`should be greater than or equal to ${schema.minimum}`);
+    if (schema.maximum !== undefined && value > schema.maximum)
+      add(`should be less than or equal to ${schema.maximum}`);
   } else if (typeof value === "string") {
-    if (schema.minLength !== undefined && value.length < schema.minLength) add(`should be at least ${schema.minLength} chars long`);
-    if (schema.maxLength !== undefined && value.length > schema.maxLength) add(`should be at most ${schema.maxLength} chars long`);
-    if (schema.pattern !== undefined && !new RegExp(schema.pattern, "u").test(value)) add(`should match '${schema.pattern}'`);
+    if (schema.minLength !== undefined && value.length < schema.minLength)
+      add(`should be at least ${schema.minLength} chars long`);
+    if (schema.maxLength !== undefined && value.length > schema.maxLength)
+      add(`should be at most ${schema.maxLength} chars long`);
+    if (schema.pattern !== undefined && !new RegExp(schema.pattern, "u").test(value))
+      add(`should match '${schema.pattern}'`);
   }
 }
 
@@ -147,12 +152,15 @@ function checkAlternatives(value: unknown, schema: Schema, path: string, causes:
 function check(value: unknown, schema: Schema, path: string, causes: StatusCause[]): void {
   if (value === null && schema.nullable === true) return;
   if (schema["x-kubernetes-int-or-string"] === true) {
-    if (typeof value !== "string" && !Number.isInteger(value)) causes.push(wrongValue(path, value, `${path} must be of type integer or string`));
+    if (typeof value !== "string" && !Number.isInteger(value))
+      causes.push(wrongValue(path, value, `${path} must be of type integer or string`));
     return;
   }
   const test = schema.type === undefined ? undefined : TYPE_TESTS[schema.type];
   if (test !== undefined && !test(value)) {
-    causes.push(wrongValue(path, value, `${path} in body must be of type ${schema.type}: ${JSON.stringify(typeName(value))}`));
+    causes.push(
+      wrongValue(path, value, `${path} in body must be of type ${schema.type}: ${JSON.stringify(typeName(value))}`),
+    );
     return;
   }
   checkScalar(value, schema, path, causes);
@@ -164,7 +172,8 @@ function check(value: unknown, schema: Schema, path: string, causes: StatusCause
     if (schema.maxItems !== undefined && value.length > schema.maxItems) {
       causes.push(wrongValue(path, value.length, `${path} in body should have at most ${schema.maxItems} items`));
     }
-    if (schema.items !== undefined) value.forEach((item, i) => check(item, schema.items as Schema, `${path}[${i}]`, causes));
+    if (schema.items !== undefined)
+      value.forEach((item, i) => check(item, schema.items as Schema, `${path}[${i}]`, causes));
   } else if (isObject(value)) checkMembers(value, schema, path, causes);
 }
 
@@ -172,13 +181,15 @@ const join = (path: string, key: string): string => (path === "" ? key : `${path
 
 function checkMembers(value: Record<string, unknown>, schema: Schema, path: string, causes: StatusCause[]): void {
   for (const name of schema.required ?? []) {
-    if (value[name] === undefined) causes.push({ reason: "FieldValueRequired", message: "Required value", field: join(path, name) });
+    if (value[name] === undefined)
+      causes.push({ reason: "FieldValueRequired", message: "Required value", field: join(path, name) });
   }
   for (const [key, member] of Object.entries(value)) {
     if (member === undefined) continue;
     const known = schema.properties?.[key];
     if (known !== undefined) check(member, known, join(path, key), causes);
-    else if (typeof schema.additionalProperties === "object") check(member, schema.additionalProperties, join(path, key), causes);
+    else if (typeof schema.additionalProperties === "object")
+      check(member, schema.additionalProperties, join(path, key), causes);
   }
 }
 
@@ -186,20 +197,29 @@ function checkMembers(value: Record<string, unknown>, schema: Schema, path: stri
 export function validateCustom(object: KubeObject, kind: CustomKind): StatusCause[] {
   const causes: StatusCause[] = [];
   const { metadata: _metadata, ...rest } = object;
-  check(rest, { ...kind.schema, required: (kind.schema.required ?? []).filter((name) => name !== "metadata") }, "", causes);
+  check(
+    rest,
+    { ...kind.schema, required: (kind.schema.required ?? []).filter((name) => name !== "metadata") },
+    "",
+    causes,
+  );
   return causes;
 }
 
 function prune(value: unknown, schema: Schema, path: string, unknown: string[]): unknown {
   if (Array.isArray(value)) {
-    return schema.items === undefined ? value : value.map((item, i) => prune(item, schema.items as Schema, `${path}[${i}]`, unknown));
+    return schema.items === undefined
+      ? value
+      : value.map((item, i) => prune(item, schema.items as Schema, `${path}[${i}]`, unknown));
   }
   if (!isObject(value)) return value;
   const keepsAll = schema["x-kubernetes-preserve-unknown-fields"] === true || schema.additionalProperties === true;
   const result: Record<string, unknown> = {};
   for (const [key, member] of Object.entries(value)) {
     const at = join(path, key);
-    const known = schema.properties?.[key] ?? (typeof schema.additionalProperties === "object" ? schema.additionalProperties : undefined);
+    const known =
+      schema.properties?.[key] ??
+      (typeof schema.additionalProperties === "object" ? schema.additionalProperties : undefined);
     if (known !== undefined) result[key] = prune(member, known, at, unknown);
     else if (keepsAll) result[key] = member;
     else unknown.push(at);
@@ -208,7 +228,11 @@ function prune(value: unknown, schema: Schema, path: string, unknown: string[]):
 }
 
 /** A custom object without the fields that its schema does not know; their paths go to `unknown`. */
-export function pruneCustom(object: Record<string, unknown>, kind: CustomKind, unknown: string[]): Record<string, unknown> {
+export function pruneCustom(
+  object: Record<string, unknown>,
+  kind: CustomKind,
+  unknown: string[],
+): Record<string, unknown> {
   const { apiVersion, kind: kindName, metadata, ...rest } = object;
   const pruned = prune(rest, kind.schema, "", unknown) as Record<string, unknown>;
   return { apiVersion, kind: kindName, metadata, ...pruned };

@@ -1,7 +1,16 @@
 // Defaults that the API server fills in, as clients of a real one see them, and the checks that are not about types.
 import { isObject } from "@lateen/base";
 import type { StatusCause } from "./errors.ts";
-import { type Container, type Deployment, type KubeObject, type Pod, type PodSpec, type Probe, type Service, timestamp } from "./objects.ts";
+import {
+  type Container,
+  type Deployment,
+  type KubeObject,
+  type Pod,
+  type PodSpec,
+  type Probe,
+  type Service,
+  timestamp,
+} from "./objects.ts";
 
 /** Sets `target[key]` where it is absent. */
 function fill(target: object, key: string, value: unknown): void {
@@ -28,7 +37,8 @@ function containerDefaults(container: Container): void {
   fill(container, "terminationMessagePolicy", "File");
   fill(container, "resources", {});
   for (const port of container.ports ?? []) fill(port, "protocol", "TCP");
-  for (const env of container.env ?? []) if (env.valueFrom?.fieldRef !== undefined) fill(env.valueFrom.fieldRef, "apiVersion", "v1");
+  for (const env of container.env ?? [])
+    if (env.valueFrom?.fieldRef !== undefined) fill(env.valueFrom.fieldRef, "apiVersion", "v1");
   probeDefaults(container.livenessProbe);
   probeDefaults(container.readinessProbe);
   probeDefaults(container.startupProbe);
@@ -39,7 +49,8 @@ function volumeDefaults(spec: PodSpec): void {
     for (const source of [volume.configMap, volume.secret, volume.downwardAPI, volume.projected]) {
       if (source !== undefined) fill(source, "defaultMode", 420);
     }
-    for (const item of volume.downwardAPI?.items ?? []) if (item.fieldRef !== undefined) fill(item.fieldRef, "apiVersion", "v1");
+    for (const item of volume.downwardAPI?.items ?? [])
+      if (item.fieldRef !== undefined) fill(item.fieldRef, "apiVersion", "v1");
     for (const source of volume.projected?.sources ?? []) {
       if (source.serviceAccountToken !== undefined) fill(source.serviceAccountToken, "expirationSeconds", 3600);
       for (const item of source.downwardAPI?.items ?? []) fill(item.fieldRef, "apiVersion", "v1");
@@ -68,7 +79,9 @@ export function accountDefaults(pod: Pod, suffix: string): void {
   fill(spec, "serviceAccount", spec.serviceAccountName);
   if (spec.automountServiceAccountToken === false) return;
   const containers = [...spec.containers, ...(spec.initContainers ?? [])];
-  const missing = containers.filter((container) => !(container.volumeMounts ?? []).some((mount) => mount.mountPath === ACCOUNT_MOUNT));
+  const missing = containers.filter(
+    (container) => !(container.volumeMounts ?? []).some((mount) => mount.mountPath === ACCOUNT_MOUNT),
+  );
   if (missing.length === 0) return;
   let name = spec.volumes?.find((volume) => volume.name.startsWith("kube-api-access-"))?.name;
   if (name === undefined) {
@@ -76,7 +89,11 @@ export function accountDefaults(pod: Pod, suffix: string): void {
     const sources = [
       { serviceAccountToken: { expirationSeconds: 3607, path: "token" } },
       { configMap: { name: "kube-root-ca.crt", items: [{ key: "ca.crt", path: "ca.crt" }] } },
-      { downwardAPI: { items: [{ path: "namespace", fieldRef: { apiVersion: "v1", fieldPath: "metadata.namespace" } }] } },
+      {
+        downwardAPI: {
+          items: [{ path: "namespace", fieldRef: { apiVersion: "v1", fieldPath: "metadata.namespace" } }],
+        },
+      },
     ];
     spec.volumes = [...(spec.volumes ?? []), { name, projected: { defaultMode: 420, sources } as object }];
   }
@@ -190,7 +207,8 @@ export function applyDefaults(object: KubeObject): void {
 const required = (field: string): StatusCause => ({ reason: "FieldValueRequired", message: "Required value", field });
 
 function checkContainers(spec: PodSpec | undefined, at: string): StatusCause[] {
-  if (spec === undefined || !Array.isArray(spec.containers) || spec.containers.length === 0) return [required(`${at}.containers`)];
+  if (spec === undefined || !Array.isArray(spec.containers) || spec.containers.length === 0)
+    return [required(`${at}.containers`)];
   const causes: StatusCause[] = [];
   const lists = [
     ["containers", spec.containers],
@@ -217,7 +235,9 @@ function checkTemplate(object: KubeObject): StatusCause[] {
   if (spec.template === undefined) return [required("spec.template")];
   const labels = spec.template.metadata?.labels ?? {};
   const mismatch = Object.entries(spec.selector.matchLabels ?? {}).some(([key, value]) => labels[key] !== value);
-  const causes = checkContainers(spec.template.spec, "spec.template.spec").filter(({ message }) => !message.startsWith("Not found"));
+  const causes = checkContainers(spec.template.spec, "spec.template.spec").filter(
+    ({ message }) => !message.startsWith("Not found"),
+  );
   if (!mismatch) return causes;
   const message = `Invalid value: ${JSON.stringify(labels)}: \`selector\` does not match template \`labels\``;
   return [...causes, { reason: "FieldValueInvalid", message, field: "spec.template.metadata.labels" }];

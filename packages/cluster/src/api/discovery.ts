@@ -90,7 +90,11 @@ function groupDocument(group: string, versions: ReadonlyMap<string, unknown>): R
 /** `/apis` as APIGroupList. */
 export function groupList(table: KindTable): Record<string, unknown> {
   const groups = [...grouped(table.all())].filter(([group]) => group !== "");
-  return { kind: "APIGroupList", apiVersion: "v1", groups: groups.map(([group, versions]) => groupDocument(group, versions)) };
+  return {
+    kind: "APIGroupList",
+    apiVersion: "v1",
+    groups: groups.map(([group, versions]) => groupDocument(group, versions)),
+  };
 }
 
 /** `/apis/GROUP`, or undefined where the group is not served. */
@@ -101,7 +105,11 @@ export function oneGroup(table: KindTable, group: string): Record<string, unknow
 
 /** `/api` as APIVersions. */
 export function coreVersions(address: string): Record<string, unknown> {
-  return { kind: "APIVersions", versions: ["v1"], serverAddressByClientCIDRs: [{ clientCIDR: "0.0.0.0/0", serverAddress: address }] };
+  return {
+    kind: "APIVersions",
+    versions: ["v1"],
+    serverAddressByClientCIDRs: [{ clientCIDR: "0.0.0.0/0", serverAddress: address }],
+  };
 }
 
 /** `/api/v1` or `/apis/G/V` as APIResourceList, or undefined where it is not served. */
@@ -134,7 +142,8 @@ export function resourceList(table: KindTable, group: string, version: string): 
   return { kind: "APIResourceList", ...(group === "" ? {} : { apiVersion: "v1" }), groupVersion, resources };
 }
 
-const openApiPath = (kind: Kind): string => (kind.group === "" ? `api/${kind.version}` : `apis/${kind.group}/${kind.version}`);
+const openApiPath = (kind: Kind): string =>
+  kind.group === "" ? `api/${kind.version}` : `apis/${kind.group}/${kind.version}`;
 
 /**
  * The OpenAPI v3 document of one group version. kubectl and Helm read of it, for apply and create, whether a kind has a
@@ -167,7 +176,10 @@ export function openApiDocument(
     const reversed = kind.group === "" ? "core" : kind.group.split(".").toReversed().join(".");
     const gvk = [{ group: kind.group, version: kind.version, kind: kind.kind }];
     const schema = schemas(kind) ?? { type: "object" };
-    return [`${reversed}.${kind.version}.${kind.kind}`, { ...(schema as object), "x-kubernetes-group-version-kind": gvk }];
+    return [
+      `${reversed}.${kind.version}.${kind.kind}`,
+      { ...(schema), "x-kubernetes-group-version-kind": gvk },
+    ];
   });
   return {
     openapi: "3.0.0",

@@ -15,7 +15,9 @@ const SCALARS = new Set(["string", "bytes", "bool", "int32", "int64", "uint32", 
 
 /** Structs that Go embeds: a field of their own in protobuf, their members one level up in JSON. */
 const EMBEDDED = new Set(
-  "volumeSource handler localObjectReference ephemeralContainerCommon persistentVolumeSource rule ruleWithOperations".split(" "),
+  "volumeSource handler localObjectReference ephemeralContainerCommon persistentVolumeSource rule ruleWithOperations".split(
+    " ",
+  ),
 );
 
 /** Field types of a message by JSON name, built when first needed. */
@@ -25,7 +27,9 @@ function fieldsOf(message: string): ReadonlyMap<string, string> {
   if (fields === undefined) {
     const entries = Object.values(TABLE[message] ?? {});
     fields = new Map(
-      entries.flatMap(([name, type]) => (EMBEDDED.has(name) && !SCALARS.has(type) ? [...fieldsOf(type)] : [[name, type] as const])),
+      entries.flatMap(([name, type]) =>
+        EMBEDDED.has(name) && !SCALARS.has(type) ? [...fieldsOf(type)] : [[name, type] as const],
+      ),
     );
     byName.set(message, fields);
   }
@@ -37,9 +41,11 @@ function fieldsOf(message: string): ReadonlyMap<string, string> {
  * than absent; of numbers and booleans only these are not pointers.
  */
 const ZERO_IS_ABSENT = new Set(
-  ("hostPort initialDelaySeconds timeoutSeconds periodSeconds successThreshold failureThreshold weight nodePort " +
+  (
+    "hostPort initialDelaySeconds timeoutSeconds periodSeconds successThreshold failureThreshold weight nodePort " +
     "generation observedGeneration minReadySeconds hostNetwork hostPID hostIPC stdin stdinOnce tty " +
-    "paused readOnly publishNotReadyAddresses count ready unavailableReplicas").split(" "),
+    "paused readOnly publishNotReadyAddresses count ready unavailableReplicas"
+  ).split(" "),
 );
 
 const mapValueType = (type: string): string | undefined => /^map<string,(.+)>$/.exec(type)?.[1];

@@ -34,7 +34,8 @@ async function readBytes(request: IncomingMessage): Promise<Buffer> {
   return Buffer.concat(chunks);
 }
 
-const mediaType = (request: IncomingMessage): string => (request.headers["content-type"] ?? "application/json").split(";")[0]?.trim() ?? "";
+const mediaType = (request: IncomingMessage): string =>
+  (request.headers["content-type"] ?? "application/json").split(";")[0]?.trim() ?? "";
 
 export type Rendering = "json" | "table" | "metadata";
 
@@ -42,7 +43,8 @@ export type Rendering = "json" | "table" | "metadata";
 export function renderingOf(request: IncomingMessage): Rendering {
   const accept = request.headers.accept ?? "*/*";
   for (const range of accept.split(",").map((part) => part.trim())) {
-    if (!range.startsWith("application/json") && !range.startsWith("*/*") && !range.startsWith("application/*")) continue;
+    if (!range.startsWith("application/json") && !range.startsWith("*/*") && !range.startsWith("application/*"))
+      continue;
     if (range.includes("as=Table")) return "table";
     if (range.includes("as=PartialObjectMetadata")) return "metadata";
     return "json";
@@ -106,17 +108,26 @@ export class ResourceHandler {
       });
     }
     try {
-      if (type === "application/yaml" || type === "application/apply-patch+yaml") value = parseYaml(bytes.toString("utf8"), { version: "1.1" });
+      if (type === "application/yaml" || type === "application/apply-patch+yaml")
+        value = parseYaml(bytes.toString("utf8"), { version: "1.1" });
       else if (type === "" || type.endsWith("json")) value = JSON.parse(bytes.toString("utf8"));
       else {
         const accepted = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
-        throw new ApiError(415, "UnsupportedMediaType", `the body of the request was in an unknown format - accepted media types include: ${accepted}`, {});
+        throw new ApiError(
+          415,
+          "UnsupportedMediaType",
+          `the body of the request was in an unknown format - accepted media types include: ${accepted}`,
+          {},
+        );
       }
     } catch (error) {
       if (error instanceof ApiError) throw error;
-      throw badRequest(`the object provided is unrecognized (must be of type ${ask.kind.kind}): ${String((error as Error).message)}`);
+      throw badRequest(
+        `the object provided is unrecognized (must be of type ${ask.kind.kind}): ${String((error as Error).message)}`,
+      );
     }
-    if (!isObject(value) && !Array.isArray(value)) throw badRequest(`the object provided is unrecognized (must be of type ${ask.kind.kind})`);
+    if (!isObject(value) && !Array.isArray(value))
+      throw badRequest(`the object provided is unrecognized (must be of type ${ask.kind.kind})`);
     return value as Body;
   }
 
@@ -129,7 +140,9 @@ export class ResourceHandler {
     else if (ask.kind.message !== undefined) {
       const found = checkFields(object, ask.kind.message);
       if (found.wrong.length > 0) {
-        throw badRequest(`${ask.kind.kind} in version "${ask.kind.version}" cannot be handled as a ${ask.kind.kind}: ${found.wrong.join(", ")}`);
+        throw badRequest(
+          `${ask.kind.kind} in version "${ask.kind.version}" cannot be handled as a ${ask.kind.kind}: ${found.wrong.join(", ")}`,
+        );
       }
       unknown.push(...found.unknown);
       dropFields(result, found.unknown);
@@ -137,7 +150,10 @@ export class ResourceHandler {
     const mode = ask.query.get("fieldValidation") ?? "Warn";
     if (unknown.length === 0 || mode === "Ignore") return result;
     const texts = unknown.map((path) => `unknown field "${path}"`);
-    if (mode === "Strict") throw badRequest(`${ask.kind.kind} in version "${ask.kind.version}" cannot be handled as a ${ask.kind.kind}: strict decoding error: ${texts.join(", ")}`);
+    if (mode === "Strict")
+      throw badRequest(
+        `${ask.kind.kind} in version "${ask.kind.version}" cannot be handled as a ${ask.kind.kind}: strict decoding error: ${texts.join(", ")}`,
+      );
     const warn = this.#writeOptions(ask).warn;
     for (const text of texts) warn?.(text);
     return result;
@@ -154,7 +170,13 @@ export class ResourceHandler {
 
   #send(ask: ResourceRequest, code: number, object: KubeObject): void {
     const rendering = renderingOf(ask.request);
-    if (rendering === "table") sendJson(ask.request, ask.response, code, this.#table(ask, [object], { resourceVersion: object.metadata.resourceVersion }));
+    if (rendering === "table")
+      sendJson(
+        ask.request,
+        ask.response,
+        code,
+        this.#table(ask, [object], { resourceVersion: object.metadata.resourceVersion }),
+      );
     else sendJson(ask.request, ask.response, code, rendering === "metadata" ? metadataOnly(object) : object);
   }
 
@@ -188,26 +210,40 @@ export class ResourceHandler {
     const selects = selectorOf(query, kind);
     const asked = Number(query.get("resourceVersion") ?? 0);
     if (Number.isNaN(asked)) throw badRequest(`invalid resourceVersion: ${query.get("resourceVersion")}`);
-    if (query.get("resourceVersionMatch") === "Exact" && asked < this.#registry.store.version) throw expired(asked, this.#registry.store.version);
+    if (query.get("resourceVersionMatch") === "Exact" && asked < this.#registry.store.version)
+      throw expired(asked, this.#registry.store.version);
     let items = this.#registry.list(kind, ask.namespace).filter(selects);
     if (ask.name !== undefined) items = items.filter((item) => item.metadata.name === ask.name);
     const version = String(this.#registry.store.version);
     const start = continuation(query.get("continue"));
-    if (start !== undefined) items = items.filter((item) => `${item.metadata.namespace ?? ""}/${item.metadata.name}` > start);
+    if (start !== undefined)
+      items = items.filter((item) => `${item.metadata.namespace ?? ""}/${item.metadata.name}` > start);
     const limit = Number(query.get("limit") ?? 0);
     const meta: Body = { resourceVersion: version };
-    if (limit > 0 && items.length > limit && asked !== 0) throw badRequest("limit with a resourceVersion is not supported");
+    if (limit > 0 && items.length > limit && asked !== 0)
+      throw badRequest("limit with a resourceVersion is not supported");
     if (limit > 0 && items.length > limit) {
       meta["remainingItemCount"] = items.length - limit;
       items = items.slice(0, limit);
       const last = items.at(-1);
-      meta["continue"] = Buffer.from(JSON.stringify({ v: "meta.k8s.io/v1", rv: Number(version), start: `${last?.metadata.namespace ?? ""}/${last?.metadata.name}` })).toString("base64url");
+      meta["continue"] = Buffer.from(
+        JSON.stringify({
+          v: "meta.k8s.io/v1",
+          rv: Number(version),
+          start: `${last?.metadata.namespace ?? ""}/${last?.metadata.name}`,
+        }),
+      ).toString("base64url");
     }
     const shown = items.map((item) => this.#presented(kind, item));
     const rendering = renderingOf(ask.request);
     if (rendering === "table") sendJson(ask.request, ask.response, 200, this.#table(ask, shown, meta));
     else if (rendering === "metadata") {
-      sendJson(ask.request, ask.response, 200, { kind: "PartialObjectMetadataList", apiVersion: "meta.k8s.io/v1", metadata: meta, items: shown.map(metadataOnly) });
+      sendJson(ask.request, ask.response, 200, {
+        kind: "PartialObjectMetadataList",
+        apiVersion: "meta.k8s.io/v1",
+        metadata: meta,
+        items: shown.map(metadataOnly),
+      });
     } else {
       const isCustom = this.#registry.customKind(kind) !== undefined;
       const plain = isCustom ? shown : shown.map(({ kind: _kind, apiVersion: _apiVersion, ...rest }) => rest);
@@ -229,9 +265,17 @@ export class ResourceHandler {
     const options = this.#writeOptions(ask);
     if (subresource === "scale") {
       const current = this.#registry.get(kind, namespace, name);
-      const next = (verb === "update" ? body : this.#patched(kind, scaleOf(current), body, type)) as unknown as KubeObject;
+      const next = (verb === "update"
+        ? body
+        : this.#patched(kind, scaleOf(current), body, type)) as KubeObject;
       const { replicas = 0 } = next.spec as { replicas?: number };
-      const changed = await this.#registry.update(kind, namespace, name, (object) => ({ ...object, spec: { ...(object.spec as object), replicas } }), options);
+      const changed = await this.#registry.update(
+        kind,
+        namespace,
+        name,
+        (object) => ({ ...object, spec: { ...(object.spec as object), replicas } }),
+        options,
+      );
       sendJson(ask.request, ask.response, 200, scaleOf(changed));
       return;
     }
@@ -239,7 +283,10 @@ export class ResourceHandler {
       const next = verb === "update" ? body : (this.#patched(kind, this.#presented(kind, current), body, type) as Body);
       return this.#registry.checkBody(kind, this.#checkFields(ask, next), namespace, name);
     };
-    const changed = await this.#registry.update(kind, namespace, name, change, { ...options, subresource: subresource === "finalize" ? "" : subresource });
+    const changed = await this.#registry.update(kind, namespace, name, change, {
+      ...options,
+      subresource: subresource === "finalize" ? "" : subresource,
+    });
     this.#send(ask, 200, this.#presented(kind, changed));
   }
 
@@ -247,9 +294,16 @@ export class ResourceHandler {
     const target = jsonClone(current);
     if (type === "application/json-patch+json") return jsonPatch(target, patch);
     if (type === "application/merge-patch+json") return mergePatch(target, patch);
-    if (type === "application/strategic-merge-patch+json" && kind.message !== undefined) return strategicMerge(target, patch);
-    const accepted = "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json";
-    throw new ApiError(415, "UnsupportedMediaType", `the body of the request was in an unknown format - accepted media types include: ${accepted}`, {});
+    if (type === "application/strategic-merge-patch+json" && kind.message !== undefined)
+      return strategicMerge(target, patch);
+    const accepted =
+      "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json";
+    throw new ApiError(
+      415,
+      "UnsupportedMediaType",
+      `the body of the request was in an unknown format - accepted media types include: ${accepted}`,
+      {},
+    );
   }
 
   #deleteOptions(ask: ResourceRequest, body: Body): DeleteOptions {
@@ -261,35 +315,65 @@ export class ResourceHandler {
       ...(grace === undefined || grace === null ? {} : { gracePeriodSeconds: Number(grace) }),
       ...(typeof propagation === "string" ? { propagationPolicy: propagation } : {}),
       ...(typeof preconditions["uid"] === "string" ? { uid: preconditions["uid"] } : {}),
-      ...(typeof preconditions["resourceVersion"] === "string" ? { resourceVersion: preconditions["resourceVersion"] } : {}),
+      ...(typeof preconditions["resourceVersion"] === "string"
+        ? { resourceVersion: preconditions["resourceVersion"] }
+        : {}),
     };
   }
 
   async #delete(ask: ResourceRequest, name: string): Promise<void> {
     const { kind } = ask;
-    const { object, isGone } = await this.#registry.delete(kind, ask.namespace, name, this.#deleteOptions(ask, await this.#body(ask)));
+    const { object, isGone } = await this.#registry.delete(
+      kind,
+      ask.namespace,
+      name,
+      this.#deleteOptions(ask, await this.#body(ask)),
+    );
     if (!isGone || ["services", "serviceaccounts", "pods"].includes(kind.plural)) {
       this.#send(ask, 200, object);
       return;
     }
-    const details = { name, ...(kind.group === "" ? {} : { group: kind.group }), kind: kind.plural, uid: object.metadata.uid };
-    sendJson(ask.request, ask.response, 200, { kind: "Status", apiVersion: "v1", metadata: {}, status: "Success", details });
+    const details = {
+      name,
+      ...(kind.group === "" ? {} : { group: kind.group }),
+      kind: kind.plural,
+      uid: object.metadata.uid,
+    };
+    sendJson(ask.request, ask.response, 200, {
+      kind: "Status",
+      apiVersion: "v1",
+      metadata: {},
+      status: "Success",
+      details,
+    });
   }
 
   async #deleteCollection(ask: ResourceRequest): Promise<void> {
     const options = this.#deleteOptions(ask, await this.#body(ask));
     const items = this.#registry.list(ask.kind, ask.namespace).filter(selectorOf(ask.query, ask.kind));
-    for (const item of items) await this.#registry.delete(ask.kind, item.metadata.namespace, item.metadata.name, options);
-    sendJson(ask.request, ask.response, 200, { ...listKind(ask.kind), metadata: { resourceVersion: String(this.#registry.store.version) }, items });
+    for (const item of items)
+      await this.#registry.delete(ask.kind, item.metadata.namespace, item.metadata.name, options);
+    sendJson(ask.request, ask.response, 200, {
+      ...listKind(ask.kind),
+      metadata: { resourceVersion: String(this.#registry.store.version) },
+      items,
+    });
   }
 
   async #token(verb: string, ask: ResourceRequest): Promise<void> {
     if (verb !== "create" || ask.name === undefined) throw methodNotAllowed();
     const account = this.#registry.get(ask.kind, ask.namespace, ask.name);
     const body = await this.#body(ask);
-    const spec = (body["spec"] ?? {}) as { audiences?: string[]; expirationSeconds?: number; boundObjectRef?: { kind: string; name: string } };
+    const spec = (body["spec"] ?? {}) as {
+      audiences?: string[];
+      expirationSeconds?: number;
+      boundObjectRef?: { kind: string; name: string };
+    };
     const expirationSeconds = Math.max(600, Math.min(spec.expirationSeconds ?? 3600, 365 * 86_400));
-    const bound = spec.boundObjectRef?.kind === "Pod" ? (this.#registry.store.get("pods", ask.namespace, spec.boundObjectRef.name) as Pod | undefined) : undefined;
+    const bound =
+      spec.boundObjectRef?.kind === "Pod"
+        ? (this.#registry.store.get("pods", ask.namespace, spec.boundObjectRef.name) as Pod | undefined)
+        : undefined;
     const pod = bound === undefined ? {} : { pod: { name: bound.metadata.name, uid: bound.metadata.uid } };
     const status = issueToken(this.#signer, account, { audiences: spec.audiences ?? [], expirationSeconds, ...pod });
     const metadata = { name: ask.name, namespace: ask.namespace };
@@ -307,7 +391,13 @@ export class ResourceHandler {
     const body = await this.#body(ask);
     const spec = (isObject(body["spec"]) ? body["spec"] : {}) as Body;
     const status = ask.kind.kind === "TokenReview" ? this.#reviewToken(spec) : this.#reviewAccess(ask, spec);
-    sendJson(ask.request, ask.response, 201, { kind: ask.kind.kind, apiVersion: apiVersionOf(ask.kind), metadata: {}, spec, status });
+    sendJson(ask.request, ask.response, 201, {
+      kind: ask.kind.kind,
+      apiVersion: apiVersionOf(ask.kind),
+      metadata: {},
+      spec,
+      status,
+    });
   }
 
   #reviewToken(spec: Body): Body {
@@ -315,7 +405,11 @@ export class ResourceHandler {
     const found = this.#authenticator.review(String(spec["token"] ?? ""), audiences);
     if (found === undefined) return { user: {}, error: "[invalid bearer token, token audiences or expiry]" };
     const { name, uid, groups, extra } = found.user;
-    return { authenticated: true, user: { username: name, uid, groups, ...(extra === undefined ? {} : { extra }) }, audiences: found.audiences };
+    return {
+      authenticated: true,
+      user: { username: name, uid, groups, ...(extra === undefined ? {} : { extra }) },
+      audiences: found.audiences,
+    };
   }
 
   #reviewAccess(ask: ResourceRequest, spec: Body): Body {
@@ -354,7 +448,9 @@ function continuation(token: string | null): string | undefined {
 function scaleOf(object: KubeObject): KubeObject {
   const spec = object.spec as { replicas?: number; selector?: { matchLabels?: Record<string, string> } };
   const status = (object.status ?? {}) as { replicas?: number };
-  const selector = Object.entries(spec.selector?.matchLabels ?? {}).map(([key, value]) => `${key}=${value}`).join(",");
+  const selector = Object.entries(spec.selector?.matchLabels ?? {})
+    .map(([key, value]) => `${key}=${value}`)
+    .join(",");
   const { name, namespace, uid, resourceVersion, creationTimestamp } = object.metadata;
   return {
     kind: "Scale",

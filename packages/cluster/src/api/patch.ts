@@ -51,7 +51,9 @@ const MERGE_KEYS: Readonly<Record<string, readonly string[]>> = {
 };
 
 function mergeKey(field: string, items: readonly unknown[]): string | undefined {
-  return MERGE_KEYS[field]?.find((key) => items.every((item) => isObject(item) && (item[key] !== undefined || "$patch" in item)));
+  return MERGE_KEYS[field]?.find((key) =>
+    items.every((item) => isObject(item) && (item[key] !== undefined || "$patch" in item)),
+  );
 }
 
 function mergeList(field: string, target: readonly unknown[], patch: readonly unknown[], order: unknown): unknown[] {

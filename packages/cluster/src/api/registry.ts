@@ -25,7 +25,10 @@ export interface DeleteOptions extends WriteOptions {
 }
 
 /** The user of the cluster's own controllers. */
-const CONTROLLERS: User = { name: "system:kube-controller-manager", groups: ["system:masters", "system:authenticated"] };
+const CONTROLLERS: User = {
+  name: "system:kube-controller-manager",
+  groups: ["system:masters", "system:authenticated"],
+};
 const DNS_LABEL = /^[a-z0-9]([-a-z0-9]*[a-z0-9])?$/;
 const DNS_SUBDOMAIN = /^[a-z0-9]([-a-z0-9.:]*[a-z0-9])?$/;
 const PROTECTED_NAMESPACES = new Set(["default", "kube-system", "kube-public"]);
@@ -69,12 +72,23 @@ export class Registry {
     if (found.metadata.deletionTimestamp === undefined) return;
     const why = `unable to create new content in namespace ${namespace} because it is being terminated`;
     throw new ApiError(403, "Forbidden", `${kind.plural} is forbidden: ${why}`, {
-      causes: [{ reason: "NamespaceTerminating", message: `namespace ${namespace} is being terminated`, field: "metadata.namespace" }],
+      causes: [
+        {
+          reason: "NamespaceTerminating",
+          message: `namespace ${namespace} is being terminated`,
+          field: "metadata.namespace",
+        },
+      ],
     });
   }
 
   /** Creates `input` (taken over, not copied). Resolves with the stored object once it is durable. */
-  async create(kind: Kind, namespace: string | undefined, input: KubeObject, options: WriteOptions = {}): Promise<KubeObject> {
+  async create(
+    kind: Kind,
+    namespace: string | undefined,
+    input: KubeObject,
+    options: WriteOptions = {},
+  ): Promise<KubeObject> {
     let object = input;
     object.apiVersion = apiVersionOf(kind);
     object.kind = kind.kind;
@@ -86,14 +100,16 @@ export class Registry {
       meta.namespace = namespace ?? "default";
       this.#checkNamespace(meta.namespace, kind);
     } else delete meta.namespace;
-    if ((meta.name ?? "") === "" && meta.generateName !== undefined) meta.name = `${meta.generateName}${randomSuffix(5)}`;
+    if ((meta.name ?? "") === "" && meta.generateName !== undefined)
+      meta.name = `${meta.generateName}${randomSuffix(5)}`;
     this.#checkName(kind, meta.name);
     if (this.find(kind, meta.namespace, meta.name) !== undefined) throw alreadyExists(kind, meta.name);
     this.#prepare(kind, object);
     object = await this.#admit("CREATE", kind, object, undefined, options);
     this.#prepare(kind, object);
     // Webhooks were waited for: another create may have come first.
-    if (this.find(kind, object.metadata.namespace, object.metadata.name) !== undefined) throw alreadyExists(kind, object.metadata.name);
+    if (this.find(kind, object.metadata.namespace, object.metadata.name) !== undefined)
+      throw alreadyExists(kind, object.metadata.name);
     this.#complete(kind, object);
     if (options.isDryRun !== true) await this.store.put(tableOf(kind), object);
     return object;
@@ -101,7 +117,13 @@ export class Registry {
 
   #checkName(kind: Kind, name: string | undefined): void {
     if (name === undefined || name === "") {
-      throw invalid(kind, "", [{ reason: "FieldValueRequired", message: "Required value: name or generateName is required", field: "metadata.name" }]);
+      throw invalid(kind, "", [
+        {
+          reason: "FieldValueRequired",
+          message: "Required value: name or generateName is required",
+          field: "metadata.name",
+        },
+      ]);
     }
     const isLabel = kind.plural === "namespaces" || kind.plural === "services";
     if ((isLabel ? DNS_LABEL : DNS_SUBDOMAIN).test(name) && name.length <= (isLabel ? 63 : 253)) return;
@@ -136,11 +158,21 @@ export class Registry {
     if (kind.plural === "pods") object.status = { phase: "Pending", qosClass: "BestEffort" };
   }
 
-  async #admit(operation: Operation, kind: Kind, object: KubeObject, oldObject: KubeObject | undefined, options: WriteOptions): Promise<KubeObject> {
+  async #admit(
+    operation: Operation,
+    kind: Kind,
+    object: KubeObject,
+    oldObject: KubeObject | undefined,
+    options: WriteOptions,
+  ): Promise<KubeObject> {
     const ask = {
       kind,
       operation,
-      namespace: kind.isNamespaced ? object.metadata.namespace : kind.plural === "namespaces" ? object.metadata.name : undefined,
+      namespace: kind.isNamespaced
+        ? object.metadata.namespace
+        : kind.plural === "namespaces"
+          ? object.metadata.name
+          : undefined,
       name: object.metadata.name,
       oldObject,
       user: options.user ?? CONTROLLERS,
@@ -177,7 +209,11 @@ export class Registry {
     }
     if (jsonEqual(old, next)) return old;
     if (options.isDryRun === true) return next;
-    if (next.metadata.deletionTimestamp !== undefined && (next.metadata.finalizers ?? []).length === 0 && this.#isFinished(next)) {
+    if (
+      next.metadata.deletionTimestamp !== undefined &&
+      (next.metadata.finalizers ?? []).length === 0 &&
+      this.#isFinished(next)
+    ) {
       await this.store.remove(tableOf(kind), next.metadata.namespace, name);
       return next;
     }
@@ -207,12 +243,34 @@ export class Registry {
       else status.status = next.status;
       return status;
     }
-    const { uid, creationTimestamp, namespace, resourceVersion, generation, deletionTimestamp, deletionGracePeriodSeconds } = old.metadata;
-    const fixed = { name, namespace, uid, resourceVersion, generation, creationTimestamp, deletionTimestamp, deletionGracePeriodSeconds };
+    const {
+      uid,
+      creationTimestamp,
+      namespace,
+      resourceVersion,
+      generation,
+      deletionTimestamp,
+      deletionGracePeriodSeconds,
+    } = old.metadata;
+    const fixed = {
+      name,
+      namespace,
+      uid,
+      resourceVersion,
+      generation,
+      creationTimestamp,
+      deletionTimestamp,
+      deletionGracePeriodSeconds,
+    };
     const metadata: Record<string, unknown> = { ...next.metadata, ...fixed };
     delete metadata["managedFields"];
     for (const key of Object.keys(metadata)) if (metadata[key] === undefined) delete metadata[key];
-    const result: KubeObject = { ...next, apiVersion: apiVersionOf(kind), kind: kind.kind, metadata: metadata as unknown as KubeObject["metadata"] };
+    const result: KubeObject = {
+      ...next,
+      apiVersion: apiVersionOf(kind),
+      kind: kind.kind,
+      metadata: metadata as unknown as KubeObject["metadata"],
+    };
     if (kind.subresources.includes("status")) {
       if (old.status === undefined) delete result.status;
       else result.status = old.status;
@@ -233,14 +291,27 @@ export class Registry {
   }
 
   /** Deletes an object, or marks it as being deleted when finalizers or a grace period keep it. Returns its last state. */
-  async delete(kind: Kind, namespace: string | undefined, name: string, options: DeleteOptions = {}): Promise<{ object: KubeObject; isGone: boolean }> {
+  async delete(
+    kind: Kind,
+    namespace: string | undefined,
+    name: string,
+    options: DeleteOptions = {},
+  ): Promise<{ object: KubeObject; isGone: boolean }> {
     const object = this.get(kind, namespace, name);
     if (options.uid !== undefined && options.uid !== object.metadata.uid) {
-      throw conflict(kind, name, `Precondition failed: UID in precondition: ${options.uid}, UID in object meta: ${object.metadata.uid}`);
+      throw conflict(
+        kind,
+        name,
+        `Precondition failed: UID in precondition: ${options.uid}, UID in object meta: ${object.metadata.uid}`,
+      );
     }
-    if (options.resourceVersion !== undefined && options.resourceVersion !== object.metadata.resourceVersion) throw conflict(kind, name);
+    if (options.resourceVersion !== undefined && options.resourceVersion !== object.metadata.resourceVersion)
+      throw conflict(kind, name);
     if (kind.plural === "namespaces" && PROTECTED_NAMESPACES.has(name)) {
-      throw new ApiError(403, "Forbidden", `namespaces "${name}" is forbidden: this namespace may not be deleted`, { name, kind: "namespaces" });
+      throw new ApiError(403, "Forbidden", `namespaces "${name}" is forbidden: this namespace may not be deleted`, {
+        name,
+        kind: "namespaces",
+      });
     }
     if (options.isDryRun === true) return { object, isGone: false };
     const graceSeconds = this.#graceSeconds(kind, object, options);
@@ -250,7 +321,10 @@ export class Registry {
       await this.store.remove(tableOf(kind), object.metadata.namespace, name);
       return { object, isGone: true };
     }
-    if (object.metadata.deletionTimestamp !== undefined && graceSeconds >= (object.metadata.deletionGracePeriodSeconds ?? 0)) {
+    if (
+      object.metadata.deletionTimestamp !== undefined &&
+      graceSeconds >= (object.metadata.deletionGracePeriodSeconds ?? 0)
+    ) {
       return { object, isGone: false };
     }
     const next = jsonClone(object);
@@ -280,16 +354,26 @@ export class Registry {
   }
 
   /** Writes an Event about `about`; equal ones are counted up on the one that exists. */
-  async event(about: KubeObject, component: string, entry: { readonly type: "Normal" | "Warning"; readonly reason: string; readonly message: string }): Promise<void> {
+  async event(
+    about: KubeObject,
+    component: string,
+    entry: { readonly type: "Normal" | "Warning"; readonly reason: string; readonly message: string },
+  ): Promise<void> {
     const kind = builtIn("events");
     const namespace = about.metadata.namespace ?? "default";
     const now = timestamp();
     const same = this.list(kind, namespace).find((event) => {
       const involved = event["involvedObject"] as { uid?: string };
-      return involved.uid === about.metadata.uid && event["reason"] === entry.reason && event["message"] === entry.message;
+      return (
+        involved.uid === about.metadata.uid && event["reason"] === entry.reason && event["message"] === entry.message
+      );
     });
     if (same !== undefined) {
-      const counted = (event: KubeObject): KubeObject => ({ ...event, count: Number(event["count"] ?? 1) + 1, lastTimestamp: now });
+      const counted = (event: KubeObject): KubeObject => ({
+        ...event,
+        count: Number(event["count"] ?? 1) + 1,
+        lastTimestamp: now,
+      });
       await this.update(kind, namespace, same.metadata.name, counted);
       return;
     }
@@ -298,7 +382,14 @@ export class Registry {
       apiVersion: "v1",
       kind: "Event",
       metadata: { name: `${name}.${Date.now().toString(16)}${randomSuffix(5)}`, uid: "" },
-      involvedObject: { kind: about.kind, namespace: about.metadata.namespace, name, uid, apiVersion: about.apiVersion, resourceVersion },
+      involvedObject: {
+        kind: about.kind,
+        namespace: about.metadata.namespace,
+        name,
+        uid,
+        apiVersion: about.apiVersion,
+        resourceVersion,
+      },
       reason: entry.reason,
       message: entry.message,
       type: entry.type,
@@ -313,14 +404,23 @@ export class Registry {
   }
 
   /** The kind that a body claims to be must be the one of the path. */
-  checkBody(kind: Kind, object: Record<string, unknown>, namespace: string | undefined, name: string | undefined): KubeObject {
+  checkBody(
+    kind: Kind,
+    object: Record<string, unknown>,
+    namespace: string | undefined,
+    name: string | undefined,
+  ): KubeObject {
     const given = { kind: object["kind"] ?? kind.kind, apiVersion: object["apiVersion"] ?? apiVersionOf(kind) };
     if (given.kind !== kind.kind || given.apiVersion !== apiVersionOf(kind)) {
-      throw badRequest(`${String(given.kind)} in version "${String(given.apiVersion)}" cannot be handled as a ${kind.kind}`);
+      throw badRequest(
+        `${String(given.kind)} in version "${String(given.apiVersion)}" cannot be handled as a ${kind.kind}`,
+      );
     }
     const metadata = (object["metadata"] ??= {}) as Record<string, unknown>;
     if (name !== undefined && metadata["name"] !== undefined && metadata["name"] !== name) {
-      throw badRequest(`the name of the object (${String(metadata["name"])}) does not match the name on the URL (${name})`);
+      throw badRequest(
+        `the name of the object (${String(metadata["name"])}) does not match the name on the URL (${name})`,
+      );
     }
     const inBody = metadata["namespace"];
     if (namespace !== undefined && inBody !== undefined && inBody !== "" && inBody !== namespace) {

@@ -8,7 +8,10 @@ export type Predicate = (object: KubeObject) => boolean;
 const labelOf = (object: KubeObject, key: string): string | undefined => object.metadata.labels?.[key];
 
 /** Whether `labels` satisfies every pair of `wanted`. */
-export function hasLabels(labels: Readonly<Record<string, string>> | undefined, wanted: Readonly<Record<string, string>>) {
+export function hasLabels(
+  labels: Readonly<Record<string, string>> | undefined,
+  wanted: Readonly<Record<string, string>>,
+) {
   return Object.entries(wanted).every(([key, value]) => labels?.[key] === value);
 }
 

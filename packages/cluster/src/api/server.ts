@@ -4,15 +4,23 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import { createServer, type Server } from "node:https";
 import type { Duplex } from "node:stream";
 import type { TLSSocket } from "node:tls";
-import { errorText } from "@lateen/base";
+import { contentHash, errorText } from "@lateen/base";
 import type { Identity } from "@lateen/x509";
 import { type Action, type Authenticator, forbidden, isAllowed, type TokenSigner, type User } from "./auth.ts";
 import type { CustomKind } from "./custom.ts";
-import { aggregated, coreVersions, groupList, oneGroup, openApiDocument, openApiIndex, resourceList, SERVER_VERSION } from "./discovery.ts";
+import {
+  aggregated,
+  coreVersions,
+  groupList,
+  oneGroup,
+  openApiDocument,
+  openApiIndex,
+  resourceList,
+  SERVER_VERSION,
+} from "./discovery.ts";
 import { ApiError, methodNotAllowed, resourceNotFound } from "./errors.ts";
 import { ResourceHandler } from "./handlers.ts";
 import type { Kind } from "./kinds.ts";
-import { contentHash } from "@lateen/base";
 import type { Registry } from "./registry.ts";
 
 /** What the node does for the API: streams into and out of containers. */
@@ -20,7 +28,12 @@ export interface NodePort {
   /** Answers `log` requests on `response`. */
   logs(namespace: string, pod: string, query: URLSearchParams, response: ServerResponse): Promise<void>;
   /** Takes over the socket of an `exec` request. */
-  exec(namespace: string, pod: string, query: URLSearchParams, upgrade: { request: IncomingMessage; socket: Duplex; head: Buffer }): Promise<void>;
+  exec(
+    namespace: string,
+    pod: string,
+    query: URLSearchParams,
+    upgrade: { request: IncomingMessage; socket: Duplex; head: Buffer },
+  ): Promise<void>;
 }
 
 /** A request about a resource. */
@@ -47,15 +60,23 @@ export interface ApiServerParts {
 const OPEN_PATHS = new Set(["/livez", "/readyz", "/healthz", "/version"]);
 
 export function sendJson(request: IncomingMessage, response: ServerResponse, code: number, body: unknown): void {
-  const isForPeople = /^(curl|Wget|Mozilla)\b/.test(request.headers["user-agent"] ?? "") || request.url?.includes("pretty=true") === true;
+  const isForPeople =
+    /^(curl|Wget|Mozilla)\b/.test(request.headers["user-agent"] ?? "") || request.url?.includes("pretty=true") === true;
   const text = `${isForPeople ? JSON.stringify(body, null, 2) : JSON.stringify(body)}\n`;
-  response.writeHead(code, { "content-type": "application/json", "cache-control": "no-cache, private", "content-length": Buffer.byteLength(text) });
+  response.writeHead(code, {
+    "content-type": "application/json",
+    "cache-control": "no-cache, private",
+    "content-length": Buffer.byteLength(text),
+  });
   response.end(text);
 }
 
 /** Path to kind, namespace, name and subresource; undefined for what is no resource path. */
 function parseResourcePath(path: string, find: (group: string, version: string, plural: string) => Kind | undefined) {
-  const steps = path.split("/").filter((step) => step !== "").map(decodeURIComponent);
+  const steps = path
+    .split("/")
+    .filter((step) => step !== "")
+    .map(decodeURIComponent);
   const isCore = steps[0] === "api";
   if (!isCore && steps[0] !== "apis") return undefined;
   const [group = "", version = ""] = isCore ? ["", steps[1]] : [steps[1], steps[2]];
@@ -68,11 +89,17 @@ function parseResourcePath(path: string, find: (group: string, version: string, 
   const [plural, name, subresource = "", ...extra] = rest;
   if (plural === undefined) return undefined;
   const kind = find(group, version, plural);
-  if (kind === undefined || extra.length > 0 || (namespace !== undefined && !kind.isNamespaced)) return { kind: undefined, group, version };
+  if (kind === undefined || extra.length > 0 || (namespace !== undefined && !kind.isNamespaced))
+    return { kind: undefined, group, version };
   return { kind, namespace, name, subresource, group, version };
 }
 
-const METHOD_VERBS: Readonly<Record<string, string>> = { POST: "create", PUT: "update", PATCH: "patch", DELETE: "delete" };
+const METHOD_VERBS: Readonly<Record<string, string>> = {
+  POST: "create",
+  PUT: "update",
+  PATCH: "patch",
+  DELETE: "delete",
+};
 
 function verbOf(method: string, query: URLSearchParams, name: string | undefined): string | undefined {
   if (method !== "GET") {
@@ -167,23 +194,50 @@ export class ApiServer {
 
   async #route(url: URL, user: User, request: IncomingMessage, response: ServerResponse): Promise<void> {
     const { registry } = this.#parts;
-    const found = parseResourcePath(url.pathname, (group, version, plural) => registry.kinds.find(group, version, plural));
+    const found = parseResourcePath(url.pathname, (group, version, plural) =>
+      registry.kinds.find(group, version, plural),
+    );
     if (found === undefined) {
-      this.#authorize(user, { verb: (request.method ?? "get").toLowerCase(), group: "", resource: "", subresource: "", namespace: "", name: "", path: url.pathname });
+      this.#authorize(user, {
+        verb: (request.method ?? "get").toLowerCase(),
+        group: "",
+        resource: "",
+        subresource: "",
+        namespace: "",
+        name: "",
+        path: url.pathname,
+      });
       this.#serveDiscovery(url, request, response);
       return;
     }
     const { kind } = found;
     if (kind === undefined) {
-      if (registry.kinds.all().some((entry) => entry.group === found.group && entry.version === found.version)) throw resourceNotFound();
+      if (registry.kinds.all().some((entry) => entry.group === found.group && entry.version === found.version))
+        throw resourceNotFound();
       throw pageNotFound();
     }
     const verb = verbOf(request.method ?? "GET", url.searchParams, found.name);
     if (verb === undefined) throw methodNotAllowed();
-    const { namespace, name, subresource = "" } = found;
-    const action = { verb, group: kind.group, resource: kind.plural, subresource, namespace: namespace ?? "", name: name ?? "" };
+    const { namespace, name, subresource } = found;
+    const action = {
+      verb,
+      group: kind.group,
+      resource: kind.plural,
+      subresource,
+      namespace: namespace ?? "",
+      name: name ?? "",
+    };
     this.#authorize(user, action);
-    await this.#handler.handle(verb, { kind, namespace, name, subresource, query: url.searchParams, request, response, user });
+    await this.#handler.handle(verb, {
+      kind,
+      namespace,
+      name,
+      subresource,
+      query: url.searchParams,
+      request,
+      response,
+      user,
+    });
   }
 
   #authorize(user: User, action: Action): void {
@@ -233,15 +287,20 @@ export class ApiServer {
       const url = new URL(request.url ?? "/", "https://api");
       const user = this.#parts.authenticator.authenticate(request.socket as TLSSocket, request.headers.authorization);
       const { registry, node } = this.#parts;
-      const found = parseResourcePath(url.pathname, (group, version, plural) => registry.kinds.find(group, version, plural));
-      if (found?.kind?.plural !== "pods" || found.subresource !== "exec" || found.name === undefined) throw resourceNotFound();
+      const found = parseResourcePath(url.pathname, (group, version, plural) =>
+        registry.kinds.find(group, version, plural),
+      );
+      if (found?.kind?.plural !== "pods" || found.subresource !== "exec" || found.name === undefined)
+        throw resourceNotFound();
       const { namespace = "", name } = found;
       this.#authorize(user, { verb: "create", group: "", resource: "pods", subresource: "exec", namespace, name });
       await node.exec(namespace, name, url.searchParams, { request, socket, head });
     } catch (error) {
       const failure = error instanceof ApiError ? error : new ApiError(500, "InternalError", errorText(error));
       const body = JSON.stringify(failure.toStatus());
-      socket.end(`HTTP/1.1 ${failure.code} ${failure.reason}\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\nconnection: close\r\n\r\n${body}`);
+      socket.end(
+        `HTTP/1.1 ${failure.code} ${failure.reason}\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\nconnection: close\r\n\r\n${body}`,
+      );
     }
   }
 }

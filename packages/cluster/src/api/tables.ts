@@ -36,7 +36,11 @@ const age = (time: string | undefined, now: number): string =>
 const ageOf = (object: KubeObject, now: number): string => age(object.metadata.creationTimestamp, now);
 const orNone = (text: string | undefined): string => (text === undefined || text === "" ? "<none>" : text);
 const labelText = (labels: Readonly<Record<string, string>> | undefined): string =>
-  orNone(Object.entries(labels ?? {}).map(([key, value]) => `${key}=${value}`).join(","));
+  orNone(
+    Object.entries(labels ?? {})
+      .map(([key, value]) => `${key}=${value}`)
+      .join(","),
+  );
 const images = (containers: readonly { image: string }[]): string => containers.map(({ image }) => image).join(",");
 const names = (containers: readonly { name: string }[]): string => containers.map(({ name }) => name).join(",");
 
@@ -44,7 +48,9 @@ const names = (containers: readonly { name: string }[]): string => containers.ma
 function podReason(pod: Pod): string {
   let reason = pod.status.reason ?? pod.status.phase;
   const initial = pod.status.initContainerStatuses ?? [];
-  const sidecars = new Set((pod.spec.initContainers ?? []).filter((c) => c.restartPolicy === "Always").map((c) => c.name));
+  const sidecars = new Set(
+    (pod.spec.initContainers ?? []).filter((c) => c.restartPolicy === "Always").map((c) => c.name),
+  );
   const stuck = initial.findIndex(
     (status) => status.state.terminated?.exitCode !== 0 && !(sidecars.has(status.name) && status.started),
   );
@@ -52,8 +58,7 @@ function podReason(pod: Pod): string {
     const state = initial[stuck]?.state;
     const failed = state?.terminated;
     const why = failed?.reason ?? state?.waiting?.reason;
-    reason =
-      why === undefined || why === "PodInitializing" ? `Init:${stuck}/${initial.length}` : `Init:${why}`;
+    reason = why === undefined || why === "PodInitializing" ? `Init:${stuck}/${initial.length}` : `Init:${why}`;
   } else {
     for (const { state } of (pod.status.containerStatuses ?? []).toReversed()) {
       if (state.waiting?.reason !== undefined) reason = state.waiting.reason;
@@ -108,7 +113,8 @@ function servicePorts(service: Service): string {
 function externalAddress(service: Service): string {
   if (service.spec.type === "ExternalName") return orNone(service.spec.externalName);
   if (service.spec.type !== "LoadBalancer") return orNone(service.spec.externalIPs?.join(","));
-  const status = isObject(service.status) && isObject(service.status["loadBalancer"]) ? service.status["loadBalancer"] : {};
+  const status =
+    isObject(service.status) && isObject(service.status["loadBalancer"]) ? service.status["loadBalancer"] : {};
   const ingress = Array.isArray(status["ingress"]) ? status["ingress"] : [];
   const addresses = ingress.map((entry: { ip?: string; hostname?: string }) => entry.ip ?? entry.hostname);
   return addresses.length === 0 ? "<pending>" : addresses.join(",");
@@ -123,11 +129,22 @@ function selectorText(selector: { matchLabels?: Record<string, string> }): strin
   return labelText(selector.matchLabels);
 }
 
-const count = (value: unknown): number => (isObject(value) ? Object.keys(value).length : Array.isArray(value) ? value.length : 0);
+const count = (value: unknown): number =>
+  isObject(value) ? Object.keys(value).length : Array.isArray(value) ? value.length : 0;
 
 const TABLES: Readonly<Record<string, TableKind>> = {
   pods: {
-    columns: columns("Name", "Ready", "Status", "Restarts", "Age", "IP:string:1", "Node:string:1", "Nominated Node:string:1", "Readiness Gates:string:1"),
+    columns: columns(
+      "Name",
+      "Ready",
+      "Status",
+      "Restarts",
+      "Age",
+      "IP:string:1",
+      "Node:string:1",
+      "Nominated Node:string:1",
+      "Readiness Gates:string:1",
+    ),
     cells: podCells,
   },
   services: {
@@ -147,7 +164,16 @@ const TABLES: Readonly<Record<string, TableKind>> = {
     },
   },
   "deployments.apps": {
-    columns: columns("Name", "Ready", "Up-to-date:integer", "Available:integer", "Age", "Containers:string:1", "Images:string:1", "Selector:string:1"),
+    columns: columns(
+      "Name",
+      "Ready",
+      "Up-to-date:integer",
+      "Available:integer",
+      "Age",
+      "Containers:string:1",
+      "Images:string:1",
+      "Selector:string:1",
+    ),
     cells: (object, now) => {
       const { metadata, spec, status } = object as Deployment;
       const { containers } = spec.template.spec;
@@ -164,7 +190,16 @@ const TABLES: Readonly<Record<string, TableKind>> = {
     },
   },
   "replicasets.apps": {
-    columns: columns("Name", "Desired:integer", "Current:integer", "Ready:integer", "Age", "Containers:string:1", "Images:string:1", "Selector:string:1"),
+    columns: columns(
+      "Name",
+      "Desired:integer",
+      "Current:integer",
+      "Ready:integer",
+      "Age",
+      "Containers:string:1",
+      "Images:string:1",
+      "Selector:string:1",
+    ),
     cells: (object, now) => {
       const { metadata, spec, status } = object as ReplicaSet;
       const { containers } = spec.template.spec;
@@ -188,7 +223,18 @@ const TABLES: Readonly<Record<string, TableKind>> = {
     },
   },
   nodes: {
-    columns: columns("Name", "Status", "Roles", "Age", "Version", "Internal-IP:string:1", "External-IP:string:1", "OS-Image:string:1", "Kernel-Version:string:1", "Container-Runtime:string:1"),
+    columns: columns(
+      "Name",
+      "Status",
+      "Roles",
+      "Age",
+      "Version",
+      "Internal-IP:string:1",
+      "External-IP:string:1",
+      "OS-Image:string:1",
+      "Kernel-Version:string:1",
+      "Container-Runtime:string:1",
+    ),
     cells: (object, now) => {
       const status = object.status as {
         nodeInfo: { kubeletVersion: string; osImage: string; kernelVersion: string; containerRuntimeVersion: string };
@@ -205,7 +251,11 @@ const TABLES: Readonly<Record<string, TableKind>> = {
   },
   configmaps: {
     columns: columns("Name", "Data:integer", "Age"),
-    cells: (object, now) => [object.metadata.name, count(object["data"]) + count(object["binaryData"]), ageOf(object, now)],
+    cells: (object, now) => [
+      object.metadata.name,
+      count(object["data"]) + count(object["binaryData"]),
+      ageOf(object, now),
+    ],
   },
   secrets: {
     columns: columns("Name", "Type", "Data:integer", "Age"),
@@ -231,11 +281,28 @@ const TABLES: Readonly<Record<string, TableKind>> = {
       const slice = object as EndpointSlice;
       const ports = slice.ports.map(({ port }) => port).join(",");
       const addresses = slice.endpoints.flatMap((endpoint) => endpoint.addresses);
-      return [slice.metadata.name, slice.addressType, ports === "" ? "<unset>" : ports, endpointText(addresses), ageOf(slice, now)];
+      return [
+        slice.metadata.name,
+        slice.addressType,
+        ports === "" ? "<unset>" : ports,
+        endpointText(addresses),
+        ageOf(slice, now),
+      ];
     },
   },
   events: {
-    columns: columns("Last Seen", "Type", "Reason", "Object", "Subobject:string:1", "Source:string:1", "Message", "First Seen:string:1", "Count:integer:1", "Name:string:1"),
+    columns: columns(
+      "Last Seen",
+      "Type",
+      "Reason",
+      "Object",
+      "Subobject:string:1",
+      "Source:string:1",
+      "Message",
+      "First Seen:string:1",
+      "Count:integer:1",
+      "Name:string:1",
+    ),
     cells: (object, now) => {
       const involved = object["involvedObject"] as { kind: string; name: string; fieldPath?: string };
       const text = (field: string): string => String(object[field] ?? "");
@@ -276,7 +343,10 @@ export interface PrinterColumn {
 
 function atPath(object: unknown, path: string): unknown {
   let at: unknown = object;
-  for (const step of path.replaceAll(/\[['"]?([^\]'"]+)['"]?\]/g, ".$1").split(".").filter((part) => part !== "")) {
+  for (const step of path
+    .replaceAll(/\[['"]?([^\]'"]+)['"]?\]/g, ".$1")
+    .split(".")
+    .filter((part) => part !== "")) {
     at = Array.isArray(at) ? at[Number(step)] : isObject(at) ? at[step] : undefined;
   }
   return at;
@@ -287,13 +357,15 @@ function customTable(printer: readonly PrinterColumn[]): TableKind {
   return {
     columns: [
       column("Name"),
-      ...shown.map((entry): Column => ({
-        name: entry.name,
-        type: entry.type as Column["type"],
-        format: "",
-        description: "description" in entry ? (entry.description ?? "") : "",
-        priority: "priority" in entry ? (entry.priority ?? 0) : 0,
-      })),
+      ...shown.map(
+        (entry): Column => ({
+          name: entry.name,
+          type: entry.type as Column["type"],
+          format: "",
+          description: "description" in entry ? (entry.description ?? "") : "",
+          priority: "priority" in entry ? (entry.priority ?? 0) : 0,
+        }),
+      ),
     ],
     cells: (object, now) => [
       object.metadata.name,
@@ -347,6 +419,11 @@ export function scaleTable(scale: KubeObject): Record<string, unknown> {
     apiVersion: "meta.k8s.io/v1",
     metadata: { resourceVersion: scale.metadata.resourceVersion },
     columnDefinitions: columns("Name", "Desired:integer", "Available:integer", "Age"),
-    rows: [{ cells: [scale.metadata.name, spec.replicas, status.replicas, ageOf(scale, Date.now())], object: rowObject(scale, "Metadata") }],
+    rows: [
+      {
+        cells: [scale.metadata.name, spec.replicas, status.replicas, ageOf(scale, Date.now())],
+        object: rowObject(scale, "Metadata"),
+      },
+    ],
   };
 }

@@ -45,7 +45,9 @@ export async function serveWatch(registry: Registry, ask: ResourceRequest): Prom
   const bookmark = (annotations?: Record<string, string>): void => {
     if (query.get("allowWatchBookmarks") !== "true" && annotations === undefined) return;
     const metadata = { resourceVersion: String(store.version), ...(annotations === undefined ? {} : { annotations }) };
-    response.write(`${JSON.stringify({ type: "BOOKMARK", object: { kind: kind.kind, apiVersion: apiVersionOf(kind), metadata } })}\n`);
+    response.write(
+      `${JSON.stringify({ type: "BOOKMARK", object: { kind: kind.kind, apiVersion: apiVersionOf(kind), metadata } })}\n`,
+    );
   };
   const deliver = (event: StoreEvent): void => {
     if (ask.namespace !== undefined && event.object.metadata.namespace !== ask.namespace) return;
@@ -54,7 +56,7 @@ export async function serveWatch(registry: Registry, ask: ResourceRequest): Prom
     const wasIn = event.previous !== undefined && selects(event.previous);
     if (isIn) send(wasIn ? "MODIFIED" : "ADDED", event.object);
     else if (wasIn) {
-      const last = event.previous as KubeObject;
+      const last = event.previous;
       send("DELETED", { ...last, metadata: { ...last.metadata, resourceVersion: String(event.version) } });
     }
   };
@@ -63,12 +65,17 @@ export async function serveWatch(registry: Registry, ask: ResourceRequest): Prom
   response.flushHeaders();
   if (isInitial || asked === "" || from === 0) {
     const present = registry.list(kind, ask.namespace).filter(selects);
-    for (const object of present) if (ask.name === undefined || object.metadata.name === ask.name) send("ADDED", object);
+    for (const object of present)
+      if (ask.name === undefined || object.metadata.name === ask.name) send("ADDED", object);
     if (isInitial || query.get("allowWatchBookmarks") === "true") bookmark({ "k8s.io/initial-events-end": "true" });
   } else {
     const missed = store.eventsSince(tableOf(kind), from);
     if (missed === undefined) {
-      const status = new ApiError(410, "Expired", `too old resource version: ${from} (${store.oldestVersion})`).toStatus();
+      const status = new ApiError(
+        410,
+        "Expired",
+        `too old resource version: ${from} (${store.oldestVersion})`,
+      ).toStatus();
       response.end(`${JSON.stringify({ type: "ERROR", object: status })}\n`);
       return;
     }

@@ -1,8 +1,8 @@
 // The loop of every controller: keys of what may be out of step, one at a time, from full state, never from the event.
 import { errorText } from "@lateen/base";
 import { ApiError } from "../api/errors.ts";
-import { tableOf } from "../api/kinds.ts";
 import type { Kind } from "../api/kinds.ts";
+import { tableOf } from "../api/kinds.ts";
 import type { KubeObject } from "../api/objects.ts";
 import type { Registry } from "../api/registry.ts";
 
@@ -27,7 +27,12 @@ export class Controller {
   readonly #failures = new Map<string, number>();
   #running = false;
 
-  constructor(registry: Registry, name: string, watched: readonly Watched[], reconcile: (namespace: string, name: string) => Promise<void>) {
+  constructor(
+    registry: Registry,
+    name: string,
+    watched: readonly Watched[],
+    reconcile: (namespace: string, name: string) => Promise<void>,
+  ) {
     this.#name = name;
     this.#reconcile = reconcile;
     for (const { kind, keys } of watched) {

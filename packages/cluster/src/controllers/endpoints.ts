@@ -24,7 +24,10 @@ export function startEndpoints(registry: Registry): void {
     [
       { kind: SERVICES, keys: (object) => [keyOf(object)] },
       { kind: PODS, keys: servicesOf },
-      { kind: SLICES, keys: (object) => [`${object.metadata.namespace}/${object.metadata.labels?.[SERVICE_NAME] ?? ""}`] },
+      {
+        kind: SLICES,
+        keys: (object) => [`${object.metadata.namespace}/${object.metadata.labels?.[SERVICE_NAME] ?? ""}`],
+      },
     ],
     (namespace, name) => reconcile(registry, namespace, name),
   );
@@ -34,11 +37,13 @@ export function startEndpoints(registry: Registry): void {
 function targetPort(target: number | string | undefined, port: number, pod: Pod | undefined): number | undefined {
   if (target === undefined) return port;
   if (typeof target === "number") return target;
-  return pod?.spec.containers.flatMap((container) => container.ports ?? []).find((entry) => entry.name === target)?.containerPort;
+  return pod?.spec.containers.flatMap((container) => container.ports ?? []).find((entry) => entry.name === target)
+    ?.containerPort;
 }
 
 function endpointOf(pod: Pod, service: Service): EndpointSlice["endpoints"][number] {
-  const isReady = pod.status.conditions?.some((condition) => condition.type === "Ready" && condition.status === "True") === true;
+  const isReady =
+    pod.status.conditions?.some((condition) => condition.type === "Ready" && condition.status === "True") === true;
   const isTerminating = pod.metadata.deletionTimestamp !== undefined;
   const { name, namespace = "", uid } = pod.metadata;
   return {
@@ -56,12 +61,20 @@ function endpointOf(pod: Pod, service: Service): EndpointSlice["endpoints"][numb
 async function reconcile(registry: Registry, namespace: string, name: string): Promise<void> {
   const service = registry.find(SERVICES, namespace, name) as Service | undefined;
   const managed = (registry.list(SLICES, namespace) as EndpointSlice[]).find(
-    (slice) => slice.metadata.labels?.[SERVICE_NAME] === name && slice.metadata.labels?.["endpointslice.kubernetes.io/managed-by"] === "endpointslice-controller.k8s.io",
+    (slice) =>
+      slice.metadata.labels?.[SERVICE_NAME] === name &&
+      slice.metadata.labels?.["endpointslice.kubernetes.io/managed-by"] === "endpointslice-controller.k8s.io",
   );
   const { selector, type } = service?.spec ?? {};
-  if (service === undefined || selector === undefined || type === "ExternalName" || service.metadata.deletionTimestamp !== undefined) {
+  if (
+    service === undefined ||
+    selector === undefined ||
+    type === "ExternalName" ||
+    service.metadata.deletionTimestamp !== undefined
+  ) {
     if (managed !== undefined) await registry.delete(SLICES, namespace, managed.metadata.name);
-    if (service === undefined && registry.find(ENDPOINTS, namespace, name) !== undefined) await registry.delete(ENDPOINTS, namespace, name);
+    if (service === undefined && registry.find(ENDPOINTS, namespace, name) !== undefined)
+      await registry.delete(ENDPOINTS, namespace, name);
     return;
   }
   const pods = (registry.list(PODS, namespace) as Pod[])
@@ -72,14 +85,26 @@ async function reconcile(registry: Registry, namespace: string, name: string): P
     const number = targetPort(port.targetPort, port.port, pods[0]);
     if (number === undefined) return [];
     const { appProtocol } = port;
-    return [{ name: port.name ?? "", port: number, protocol: port.protocol ?? "TCP", ...(appProtocol === undefined ? {} : { appProtocol }) }];
+    return [
+      {
+        name: port.name ?? "",
+        port: number,
+        protocol: port.protocol ?? "TCP",
+        ...(appProtocol === undefined ? {} : { appProtocol }),
+      },
+    ];
   });
   const endpoints = pods.map((pod) => endpointOf(pod, service));
   await writeSlice(registry, service, managed, { addressType: "IPv4", endpoints, ports });
   await writeEndpoints(registry, service, endpoints, ports);
 }
 
-async function writeSlice(registry: Registry, service: Service, managed: EndpointSlice | undefined, content: Pick<EndpointSlice, "addressType" | "endpoints" | "ports">): Promise<void> {
+async function writeSlice(
+  registry: Registry,
+  service: Service,
+  managed: EndpointSlice | undefined,
+  content: Pick<EndpointSlice, "addressType" | "endpoints" | "ports">,
+): Promise<void> {
   const { namespace, name } = service.metadata;
   const { endpoints, ports, addressType } = content;
   if (managed !== undefined) {
@@ -87,18 +112,44 @@ async function writeSlice(registry: Registry, service: Service, managed: Endpoin
     await registry.update(SLICES, namespace, managed.metadata.name, (current) => ({ ...current, endpoints, ports }));
     return;
   }
-  const labels = { ...service.metadata.labels, [SERVICE_NAME]: name, "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io" };
+  const labels = {
+    ...service.metadata.labels,
+    [SERVICE_NAME]: name,
+    "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io",
+  };
   const metadata = { ...newMeta("", namespace, labels), generateName: `${name}-`, ownerReferences: [ownedBy(service)] };
-  await registry.create(SLICES, namespace, { apiVersion: "discovery.k8s.io/v1", kind: "EndpointSlice", metadata, addressType, endpoints, ports });
+  await registry.create(SLICES, namespace, {
+    apiVersion: "discovery.k8s.io/v1",
+    kind: "EndpointSlice",
+    metadata,
+    addressType,
+    endpoints,
+    ports,
+  });
 }
 
-async function writeEndpoints(registry: Registry, service: Service, endpoints: EndpointSlice["endpoints"], ports: EndpointSlice["ports"]): Promise<void> {
+async function writeEndpoints(
+  registry: Registry,
+  service: Service,
+  endpoints: EndpointSlice["endpoints"],
+  ports: EndpointSlice["ports"],
+): Promise<void> {
   const { namespace, name } = service.metadata;
-  const address = (endpoint: EndpointSlice["endpoints"][number]): unknown => ({ ip: endpoint.addresses[0], nodeName: endpoint.nodeName, targetRef: endpoint.targetRef });
+  const address = (endpoint: EndpointSlice["endpoints"][number]): unknown => ({
+    ip: endpoint.addresses[0],
+    nodeName: endpoint.nodeName,
+    targetRef: endpoint.targetRef,
+  });
   const ready = endpoints.filter((endpoint) => endpoint.conditions?.ready === true).map(address);
-  const notReady = endpoints.filter((endpoint) => endpoint.conditions?.ready !== true && endpoint.conditions?.terminating !== true).map(address);
+  const notReady = endpoints
+    .filter((endpoint) => endpoint.conditions?.ready !== true && endpoint.conditions?.terminating !== true)
+    .map(address);
   const named = ports.map((port) => (port.name === "" ? { port: port.port, protocol: port.protocol } : port));
-  const subset = { ...(ready.length > 0 ? { addresses: ready } : {}), ...(notReady.length > 0 ? { notReadyAddresses: notReady } : {}), ports: named };
+  const subset = {
+    ...(ready.length > 0 ? { addresses: ready } : {}),
+    ...(notReady.length > 0 ? { notReadyAddresses: notReady } : {}),
+    ports: named,
+  };
   const subsets = ready.length + notReady.length > 0 ? [subset] : [];
   const found = registry.find(ENDPOINTS, namespace, name);
   if (found === undefined) {

@@ -14,7 +14,10 @@ const SERVICES = builtIn("services");
 const ROOT_CA = "kube-root-ca.crt";
 
 /** Starts the controllers. `authorityPem` is the cluster's CA, published in every namespace. */
-export function startLifecycle(registry: Registry, options: { readonly nodeName: string; readonly authorityPem: string }): void {
+export function startLifecycle(
+  registry: Registry,
+  options: { readonly nodeName: string; readonly authorityPem: string },
+): void {
   const inNamespace = (object: KubeObject): string[] => [`/${object.metadata.namespace ?? ""}`];
   const namespaces = new Controller(
     registry,
@@ -27,12 +30,21 @@ export function startLifecycle(registry: Registry, options: { readonly nodeName:
     ],
     (_, name) => reconcileNamespace(registry, name, options.authorityPem, () => namespaces.add(`/${name}`)),
   );
-  new Controller(registry, "scheduler", [{ kind: PODS, keys: (object) => [keyOf(object)] }], (namespace, name) => schedule(registry, namespace, name, options.nodeName));
-  new Controller(registry, "service", [{ kind: SERVICES, keys: (object) => [keyOf(object)] }], (namespace, name) => reconcileLoadBalancer(registry, namespace, name));
+  new Controller(registry, "scheduler", [{ kind: PODS, keys: (object) => [keyOf(object)] }], (namespace, name) =>
+    schedule(registry, namespace, name, options.nodeName),
+  );
+  new Controller(registry, "service", [{ kind: SERVICES, keys: (object) => [keyOf(object)] }], (namespace, name) =>
+    reconcileLoadBalancer(registry, namespace, name),
+  );
   startGarbageCollector(registry);
 }
 
-async function reconcileNamespace(registry: Registry, name: string, authorityPem: string, again: () => void): Promise<void> {
+async function reconcileNamespace(
+  registry: Registry,
+  name: string,
+  authorityPem: string,
+  again: () => void,
+): Promise<void> {
   const namespace = registry.find(NAMESPACES, undefined, name);
   if (namespace === undefined) return;
   if (namespace.metadata.deletionTimestamp !== undefined) {
@@ -40,12 +52,23 @@ async function reconcileNamespace(registry: Registry, name: string, authorityPem
     return;
   }
   if (registry.find(ACCOUNTS, name, "default") === undefined) {
-    await registry.create(ACCOUNTS, name, { apiVersion: "v1", kind: "ServiceAccount", metadata: newMeta("default", name) });
+    await registry.create(ACCOUNTS, name, {
+      apiVersion: "v1",
+      kind: "ServiceAccount",
+      metadata: newMeta("default", name),
+    });
   }
   const published = registry.find(CONFIGMAPS, name, ROOT_CA);
   const data = { "ca.crt": authorityPem };
-  if (published === undefined) await registry.create(CONFIGMAPS, name, { apiVersion: "v1", kind: "ConfigMap", metadata: newMeta(ROOT_CA, name), data });
-  else if (!jsonEqual(published["data"], data)) await registry.update(CONFIGMAPS, name, ROOT_CA, (current) => ({ ...current, data }));
+  if (published === undefined)
+    await registry.create(CONFIGMAPS, name, {
+      apiVersion: "v1",
+      kind: "ConfigMap",
+      metadata: newMeta(ROOT_CA, name),
+      data,
+    });
+  else if (!jsonEqual(published["data"], data))
+    await registry.update(CONFIGMAPS, name, ROOT_CA, (current) => ({ ...current, data }));
 }
 
 /** Removes what a namespace holds, then the namespace. Owners go before what they own, so that nothing is made anew. */
@@ -71,8 +94,15 @@ async function emptyNamespace(registry: Registry, namespace: KubeObject, again: 
 async function schedule(registry: Registry, namespace: string, name: string, nodeName: string): Promise<void> {
   const pod = registry.find(PODS, namespace, name) as Pod | undefined;
   if (pod === undefined || pod.spec.nodeName !== undefined || pod.metadata.deletionTimestamp !== undefined) return;
-  await registry.update(PODS, namespace, name, (current) => ({ ...current, spec: { ...(current.spec as object), nodeName } }));
-  await registry.event(pod, "default-scheduler", { type: "Normal", reason: "Scheduled", message: `Successfully assigned ${namespace}/${name} to ${nodeName}` });
+  await registry.update(PODS, namespace, name, (current) => ({
+    ...current,
+    spec: { ...(current.spec as object), nodeName },
+  }));
+  await registry.event(pod, "default-scheduler", {
+    type: "Normal",
+    reason: "Scheduled",
+    message: `Successfully assigned ${namespace}/${name} to ${nodeName}`,
+  });
 }
 
 /** A LoadBalancer Service is reached on the host's loopback, where the forwarder listens. */
@@ -81,7 +111,9 @@ async function reconcileLoadBalancer(registry: Registry, namespace: string, name
   if (service === undefined) return;
   const loadBalancer = service.spec.type === "LoadBalancer" ? { ingress: [{ ip: "127.0.0.1", ipMode: "VIP" }] } : {};
   if (jsonEqual(service.status, { loadBalancer })) return;
-  await registry.update(SERVICES, namespace, name, (current) => ({ ...current, status: { loadBalancer } }), { subresource: "status" });
+  await registry.update(SERVICES, namespace, name, (current) => ({ ...current, status: { loadBalancer } }), {
+    subresource: "status",
+  });
 }
 
 /** Deletes objects whose owners are all gone; serves the finalizers of foreground and orphan deletion. */
@@ -94,11 +126,17 @@ function startGarbageCollector(registry: Registry): void {
       .filter(({ object }) => object.metadata.ownerReferences?.some((owner) => owner.uid === uid) === true);
   const owned = (object: KubeObject, uid: string): KubeObject => ({
     ...object,
-    metadata: { ...object.metadata, ownerReferences: (object.metadata.ownerReferences ?? []).filter((owner) => owner.uid !== uid) },
+    metadata: {
+      ...object.metadata,
+      ownerReferences: (object.metadata.ownerReferences ?? []).filter((owner) => owner.uid !== uid),
+    },
   });
   const withoutFinalizer = (object: KubeObject, finalizer: string): KubeObject => ({
     ...object,
-    metadata: { ...object.metadata, finalizers: (object.metadata.finalizers ?? []).filter((entry) => entry !== finalizer) },
+    metadata: {
+      ...object.metadata,
+      finalizers: (object.metadata.finalizers ?? []).filter((entry) => entry !== finalizer),
+    },
   });
   /** An owner is gone: what it alone owned follows. */
   const ownerGone = async (uid: string): Promise<void> => {
@@ -113,17 +151,22 @@ function startGarbageCollector(registry: Registry): void {
     const { namespace, name, uid, finalizers = [] } = object.metadata;
     if (finalizers.includes("orphan")) {
       for (const child of dependents(uid)) {
-        await registry.update(child.kind, child.object.metadata.namespace, child.object.metadata.name, (current) => owned(current, uid));
+        await registry.update(child.kind, child.object.metadata.namespace, child.object.metadata.name, (current) =>
+          owned(current, uid),
+        );
       }
       await registry.update(kind, namespace, name, (current) => withoutFinalizer(current, "orphan"));
     } else if (finalizers.includes("foregroundDeletion")) {
       const blocking = dependents(uid);
       for (const child of blocking) {
         if (child.object.metadata.deletionTimestamp === undefined) {
-          await registry.delete(child.kind, child.object.metadata.namespace, child.object.metadata.name, { propagationPolicy: "Foreground" });
+          await registry.delete(child.kind, child.object.metadata.namespace, child.object.metadata.name, {
+            propagationPolicy: "Foreground",
+          });
         }
       }
-      if (blocking.length === 0) await registry.update(kind, namespace, name, (current) => withoutFinalizer(current, "foregroundDeletion"));
+      if (blocking.length === 0)
+        await registry.update(kind, namespace, name, (current) => withoutFinalizer(current, "foregroundDeletion"));
     }
   };
   const watchedKinds = new Set<string>();
@@ -150,9 +193,13 @@ function startGarbageCollector(registry: Registry): void {
           // A foreground deletion of its owner may have waited for this one.
           for (const owner of event.object.metadata.ownerReferences ?? []) {
             const ownerKind = registry.kinds.ofObject(owner.apiVersion, owner.kind);
-            if (ownerKind !== undefined) finalizer.add(`${tableOf(ownerKind)}/${event.object.metadata.namespace ?? ""}|${owner.name}`);
+            if (ownerKind !== undefined)
+              finalizer.add(`${tableOf(ownerKind)}/${event.object.metadata.namespace ?? ""}|${owner.name}`);
           }
-        } else if (event.object.metadata.deletionTimestamp !== undefined && (event.object.metadata.finalizers ?? []).length > 0) {
+        } else if (
+          event.object.metadata.deletionTimestamp !== undefined &&
+          (event.object.metadata.finalizers ?? []).length > 0
+        ) {
           finalizer.add(`${table}/${event.object.metadata.namespace ?? ""}|${event.object.metadata.name}`);
         }
       });
@@ -161,10 +208,15 @@ function startGarbageCollector(registry: Registry): void {
   watchKinds();
   registry.store.subscribe(tableOf(builtIn("customresourcedefinitions")), watchKinds);
   // Owners that went while nobody watched.
-  const alive = new Set(registry.kinds.all().flatMap((kind) => (kind.isReview ? [] : registry.list(kind).map((object) => object.metadata.uid))));
+  const alive = new Set(
+    registry.kinds
+      .all()
+      .flatMap((kind) => (kind.isReview ? [] : registry.list(kind).map((object) => object.metadata.uid))),
+  );
   for (const kind of registry.kinds.all()) {
     for (const object of kind.isReview ? [] : registry.list(kind)) {
-      for (const owner of object.metadata.ownerReferences ?? []) if (!alive.has(owner.uid)) finalizer.add(`gone/${owner.uid}`);
+      for (const owner of object.metadata.ownerReferences ?? [])
+        if (!alive.has(owner.uid)) finalizer.add(`gone/${owner.uid}`);
     }
   }
 }
@@ -173,7 +225,11 @@ function startGarbageCollector(registry: Registry): void {
 export async function ensureSystem(registry: Registry): Promise<void> {
   for (const name of ["default", "kube-system", "kube-public", "kube-node-lease"]) {
     if (registry.find(NAMESPACES, undefined, name) === undefined) {
-      await registry.create(NAMESPACES, undefined, { apiVersion: "v1", kind: "Namespace", metadata: { ...newMeta(name), creationTimestamp: timestamp() } });
+      await registry.create(NAMESPACES, undefined, {
+        apiVersion: "v1",
+        kind: "Namespace",
+        metadata: { ...newMeta(name), creationTimestamp: timestamp() },
+      });
     }
   }
 }

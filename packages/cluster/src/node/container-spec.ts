@@ -12,13 +12,20 @@ export class UnknownImage extends Error {
   override readonly name = "UnknownImage";
 }
 
-function keyValue(store: Store, pod: Pod, kind: "configmaps" | "secrets", ref: { name: string; key: string; optional?: boolean }): string | undefined {
+function keyValue(
+  store: Store,
+  pod: Pod,
+  kind: "configmaps" | "secrets",
+  ref: { name: string; key: string; optional?: boolean },
+): string | undefined {
   const object = store.get(kind, pod.metadata.namespace, ref.name);
   const value = ((object?.["data"] ?? {}) as Record<string, string>)[ref.key];
   if (value !== undefined) return kind === "secrets" ? Buffer.from(value, "base64").toString("utf8") : value;
   if (ref.optional === true) return undefined;
   if (object === undefined) throw new VolumeNotReady(`${builtIn(kind).singular} "${ref.name}" not found`);
-  throw new VolumeNotReady(`couldn't find key ${ref.key} in ${builtIn(kind).kind} ${pod.metadata.namespace}/${ref.name}`);
+  throw new VolumeNotReady(
+    `couldn't find key ${ref.key} in ${builtIn(kind).kind} ${pod.metadata.namespace}/${ref.name}`,
+  );
 }
 
 function envValue(store: Store, pod: Pod, container: Container, entry: EnvVar): string | undefined {
@@ -43,7 +50,9 @@ function resourceValue(container: Container, resource: string): string {
 
 /** `$(NAME)` in values, commands and arguments; `$$` stands for `$`. */
 function expand(text: string, env: Readonly<Record<string, string>>): string {
-  return text.replaceAll(/\$\$|\$\(([\w.-]+)\)/g, (all, name: string | undefined) => (name === undefined ? "$" : (env[name] ?? all)));
+  return text.replaceAll(/\$\$|\$\(([\w.-]+)\)/g, (all, name: string | undefined) =>
+    name === undefined ? "$" : (env[name] ?? all),
+  );
 }
 
 /** Variables that name the Services of the pod's namespace and the API itself. */
@@ -64,8 +73,18 @@ function serviceEnv(store: Store, pod: Pod): Record<string, string> {
   return env;
 }
 
-function environment(store: Store, pod: Pod, container: Container, imageEnv: Readonly<Record<string, string>>): Record<string, string> {
-  const env: Record<string, string> = { ...BASE_ENV, ...imageEnv, HOSTNAME: pod.spec.hostname ?? pod.metadata.name, ...serviceEnv(store, pod) };
+function environment(
+  store: Store,
+  pod: Pod,
+  container: Container,
+  imageEnv: Readonly<Record<string, string>>,
+): Record<string, string> {
+  const env: Record<string, string> = {
+    ...BASE_ENV,
+    ...imageEnv,
+    HOSTNAME: pod.spec.hostname ?? pod.metadata.name,
+    ...serviceEnv(store, pod),
+  };
   for (const source of container.envFrom ?? []) {
     const kind = source.configMapRef === undefined ? "secrets" : "configmaps";
     const name = (source.configMapRef ?? source.secretRef)?.name ?? "";
@@ -99,10 +118,18 @@ export function containerSpec(parts: {
   const given = container.args ?? (container.command === undefined ? image.command : []);
   const base = skeleton(programs);
   const etc = join(PODS_FOLDER, pod.metadata.uid, "etc");
-  const files: Mount[] = ["hosts", "resolv.conf", "hostname"].map((name) => ({ source: join(etc, name), target: `/etc/${name}`, readOnly: true }));
+  const files: Mount[] = ["hosts", "resolv.conf", "hostname"].map((name) => ({
+    source: join(etc, name),
+    target: `/etc/${name}`,
+    readOnly: true,
+  }));
   const volumes = (container.volumeMounts ?? []).map((mount): Mount => {
     const source = volumeFolder(pod, mount.name);
-    return { source: mount.subPath === undefined ? source : join(source, mount.subPath), target: mount.mountPath, readOnly: mount.readOnly === true };
+    return {
+      source: mount.subPath === undefined ? source : join(source, mount.subPath),
+      target: mount.mountPath,
+      readOnly: mount.readOnly === true,
+    };
   });
   const security = container.securityContext ?? {};
   const group = pod.spec.securityContext?.fsGroup;

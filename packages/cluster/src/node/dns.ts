@@ -93,7 +93,8 @@ export class ClusterDns {
     const type = query.readUInt16BE(at + 1);
     const question = query.subarray(12, at + 5);
     const { code, addresses, alias } = this.resolve(labels.join("."));
-    const records = type === TYPE_A ? addresses.map((address) => record(TYPE_A, Buffer.from(address.split(".").map(Number)))) : [];
+    const records =
+      type === TYPE_A ? addresses.map((address) => record(TYPE_A, Buffer.from(address.split(".").map(Number)))) : [];
     if (alias !== undefined) records.push(record(TYPE_CNAME, encodeName(alias)));
     const head = Buffer.alloc(12);
     query.copy(head, 0, 0, 2);
@@ -107,7 +108,10 @@ export class ClusterDns {
 
 function encodeName(name: string): Buffer {
   const labels = name.replace(/\.$/, "").split(".");
-  return Buffer.concat([...labels.map((label) => Buffer.concat([Buffer.from([label.length]), Buffer.from(label)])), Buffer.from([0])]);
+  return Buffer.concat([
+    ...labels.map((label) => Buffer.concat([Buffer.from([label.length]), Buffer.from(label)])),
+    Buffer.from([0]),
+  ]);
 }
 
 /** A resource record whose name points at the question. */

@@ -7,7 +7,6 @@ import type { Mount } from "../sandbox/client.ts";
 export const PROJECT = "/opt/lateen";
 export const RUNTIME = "/opt/runtime";
 const BIN = "/opt/bin";
-const COMPILE_CACHE = `${RUNTIME}/compile-cache`;
 
 export interface Image {
   readonly entrypoint: readonly string[];
@@ -21,8 +20,6 @@ export interface Programs {
   readonly project: string;
   readonly node: string;
   readonly envoy: string;
-  /** Folder of V8 code caches, filled at set-up; containers see it read-only. */
-  readonly compileCache: string;
 }
 
 const NODE = [`${RUNTIME}/node`];
@@ -46,7 +43,10 @@ const IMAGES: readonly (readonly [RegExp, (match: RegExpExecArray) => Image])[] 
 
 /** The image of a name such as `docker.io/istio/examples-bookinfo-details-v1:1.20.3`, or undefined. */
 export function findImage(name: string): Image | undefined {
-  const bare = name.replace(/@sha256:.*$/, "").replace(/:[\w.-]+$/, "").replace(/^(docker\.io|registry\.istio\.io|quay\.io)\//, "");
+  const bare = name
+    .replace(/@sha256:.*$/, "")
+    .replace(/:[\w.-]+$/, "")
+    .replace(/^(docker\.io|registry\.istio\.io|quay\.io)\//, "");
   for (const [pattern, make] of IMAGES) {
     const match = pattern.exec(bare.replace(/^release\//, "istio/"));
     if (match !== null) return make(match);
@@ -83,7 +83,11 @@ istio-proxy:x:1337:
 `;
 
 /** The mounts, links and files that every container's root starts with. */
-export function skeleton(programs: Programs): { mounts: Mount[]; links: Record<string, string>; files: Record<string, string> } {
+export function skeleton(programs: Programs): {
+  mounts: Mount[];
+  links: Record<string, string>;
+  files: Record<string, string>;
+} {
   const mounts: Mount[] = [];
   const links: Record<string, string> = {};
   const add = (source: string, target: string): void => void mounts.push({ source, target, readOnly: true });
@@ -96,7 +100,6 @@ export function skeleton(programs: Programs): { mounts: Mount[]; links: Record<s
   add(programs.project, PROJECT);
   add(programs.node, `${RUNTIME}/node`);
   add(programs.envoy, `${RUNTIME}/envoy`);
-  add(programs.compileCache, COMPILE_CACHE);
   const program = (path: string): string => `#!/bin/sh\nexec ${RUNTIME}/node ${PROJECT}/${path} "$@"\n`;
   const files = {
     "/etc/passwd": PASSWD,
@@ -112,5 +115,4 @@ export function skeleton(programs: Programs): { mounts: Mount[]; links: Record<s
 export const BASE_ENV: Readonly<Record<string, string>> = {
   PATH: `/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:${RUNTIME}:${BIN}`,
   HOME: "/root",
-  NODE_COMPILE_CACHE: COMPILE_CACHE,
 };

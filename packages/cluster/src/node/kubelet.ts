@@ -58,7 +58,10 @@ export class Kubelet implements NodePort, NodeContext {
   readonly owners = new Map<string, PodWorker>();
   readonly #options: KubeletOptions;
   readonly #workers = new Map<string, PodWorker>();
-  readonly #sockets = new WebSocketServer({ noServer: true, handleProtocols: (offered) => (offered.has("v5.channel.k8s.io") ? "v5.channel.k8s.io" : false) });
+  readonly #sockets = new WebSocketServer({
+    noServer: true,
+    handleProtocols: (offered) => (offered.has("v5.channel.k8s.io") ? "v5.channel.k8s.io" : false),
+  });
 
   constructor(options: KubeletOptions) {
     this.#options = options;
@@ -70,7 +73,8 @@ export class Kubelet implements NodePort, NodeContext {
     this.address = options.address;
     this.gateway = options.gateway;
     this.dnsAddress = options.dnsAddress;
-    options.sandbox.onExit = ({ container, code, signal }) => this.owners.get(container)?.exited(container, code, signal);
+    options.sandbox.onExit = ({ container, code, signal }) =>
+      this.owners.get(container)?.exited(container, code, signal);
   }
 
   /** Registers the node and takes up its pods; from here on changes drive it. */
@@ -99,7 +103,16 @@ export class Kubelet implements NodePort, NodeContext {
         { type: "InternalIP", address: this.address },
         { type: "Hostname", address: nodeName },
       ],
-      conditions: [{ type: "Ready", status: "True", reason: "KubeletReady", message: "the node runs pods as processes", lastHeartbeatTime: now, lastTransitionTime: now }],
+      conditions: [
+        {
+          type: "Ready",
+          status: "True",
+          reason: "KubeletReady",
+          message: "the node runs pods as processes",
+          lastHeartbeatTime: now,
+          lastTransitionTime: now,
+        },
+      ],
       nodeInfo: {
         kubeletVersion: "v1.34.1+lateen",
         kubeProxyVersion: "v1.34.1+lateen",
@@ -114,7 +127,12 @@ export class Kubelet implements NodePort, NodeContext {
       },
     };
     if (this.registry.find(kind, undefined, nodeName) === undefined) {
-      await this.registry.create(kind, undefined, { apiVersion: "v1", kind: "Node", metadata: newMeta(nodeName, undefined, labels), spec: { podCIDR: "10.244.0.0/16" } });
+      await this.registry.create(kind, undefined, {
+        apiVersion: "v1",
+        kind: "Node",
+        metadata: newMeta(nodeName, undefined, labels),
+        spec: { podCIDR: "10.244.0.0/16" },
+      });
     }
     await this.registry.update(kind, undefined, nodeName, (node) => ({ ...node, status }), { subresource: "status" });
   }
@@ -220,10 +238,17 @@ export class Kubelet implements NodePort, NodeContext {
     await followLines(file, present.bytes, isLive, response, (line) => plainLine(line, withTime));
   }
 
-  #execSpec(pid: number, container: Container, command: readonly string[], streams: { stdin: boolean; tty: boolean }): string {
+  #execSpec(
+    pid: number,
+    container: Container,
+    command: readonly string[],
+    streams: { stdin: boolean; tty: boolean },
+  ): string {
     const security = container.securityContext ?? {};
     const uid = security.runAsUser ?? findImage(container.image)?.uid ?? 0;
-    const plain = Object.fromEntries((container.env ?? []).filter((entry) => entry.value !== undefined).map((entry) => [entry.name, entry.value]));
+    const plain = Object.fromEntries(
+      (container.env ?? []).filter((entry) => entry.value !== undefined).map((entry) => [entry.name, entry.value]),
+    );
     return JSON.stringify({
       pid,
       args: command,
@@ -240,7 +265,10 @@ export class Kubelet implements NodePort, NodeContext {
   execProbe(pid: number, container: Container, command: readonly string[], timeoutMs: number): Promise<ProbeResult> {
     return new Promise((resolve) => {
       const spec = this.#execSpec(pid, container, command, { stdin: false, tty: false });
-      const child = spawn("python3", ["-I", "-S", this.#options.sandboxScript, "exec", spec], { stdio: ["ignore", "pipe", "pipe", "pipe"], timeout: timeoutMs });
+      const child = spawn("python3", ["-I", "-S", this.#options.sandboxScript, "exec", spec], {
+        stdio: ["ignore", "pipe", "pipe", "pipe"],
+        timeout: timeoutMs,
+      });
       let output = "";
       child.stdout?.on("data", (chunk) => {
         output += chunk;
@@ -250,7 +278,12 @@ export class Kubelet implements NodePort, NodeContext {
     });
   }
 
-  async exec(namespace: string, name: string, query: URLSearchParams, upgrade: { request: IncomingMessage; socket: Duplex; head: Buffer }): Promise<void> {
+  async exec(
+    namespace: string,
+    name: string,
+    query: URLSearchParams,
+    upgrade: { request: IncomingMessage; socket: Duplex; head: Buffer },
+  ): Promise<void> {
     const worker = this.#worker(namespace, name);
     const containerName = this.#containerName(worker.pod, query);
     const running = worker.runningContainer(containerName);
@@ -262,11 +295,15 @@ export class Kubelet implements NodePort, NodeContext {
     }
     const streams = { stdin: query.get("stdin") === "true", tty: query.get("tty") === "true" };
     const spec = this.#execSpec(running.pid, running.container, command, streams);
-    this.#sockets.handleUpgrade(upgrade.request, upgrade.socket, upgrade.head, (socket) => this.#serveExec(socket, spec, streams.stdin));
+    this.#sockets.handleUpgrade(upgrade.request, upgrade.socket, upgrade.head, (socket) =>
+      this.#serveExec(socket, spec, streams.stdin),
+    );
   }
 
   #serveExec(socket: WebSocket, spec: string, hasStdin: boolean): void {
-    const child = spawn("python3", ["-I", "-S", this.#options.sandboxScript, "exec", spec], { stdio: ["pipe", "pipe", "pipe", "pipe"] });
+    const child = spawn("python3", ["-I", "-S", this.#options.sandboxScript, "exec", spec], {
+      stdio: ["pipe", "pipe", "pipe", "pipe"],
+    });
     const control = child.stdio[3] as Duplex;
     const stdin = child.stdin;
     const send = (channel: number, data: Buffer): void => {
@@ -327,7 +364,13 @@ async function readLines(file: string): Promise<{ lines: string[]; bytes: number
 }
 
 /** Sends lines as they are written, until the container has ended or the client leaves. */
-async function followLines(file: string, from: number, isLive: () => boolean, response: ServerResponse, render: (line: string) => string): Promise<void> {
+async function followLines(
+  file: string,
+  from: number,
+  isLive: () => boolean,
+  response: ServerResponse,
+  render: (line: string) => string,
+): Promise<void> {
   let position = from;
   let wake: () => void = () => {};
   const watcher = watch(file, () => wake());

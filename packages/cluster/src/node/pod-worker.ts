@@ -6,10 +6,18 @@ import { join } from "node:path";
 import { errorText, jsonEqual } from "@lateen/base";
 import { ApiError } from "../api/errors.ts";
 import { builtIn } from "../api/kinds.ts";
-import { type Condition, type Container, type ContainerState, type ContainerStatus, type Pod, type PodStatus, timestamp } from "../api/objects.ts";
+import {
+  type Condition,
+  type Container,
+  type ContainerState,
+  type ContainerStatus,
+  type Pod,
+  type PodStatus,
+  timestamp,
+} from "../api/objects.ts";
 import { containerSpec, UnknownImage } from "./container-spec.ts";
 import type { NodeContext } from "./kubelet.ts";
-import { Prober, type ProbeResult, runProbe } from "./probes.ts";
+import { type ProbeResult, Prober, runProbe } from "./probes.ts";
 import { PODS_FOLDER } from "./volumes.ts";
 
 const PODS = builtIn("pods");
@@ -58,13 +66,19 @@ export class PodWorker {
     this.#address = address;
     this.#startTime = pod.status.startTime ?? timestamp();
     const make = (container: Container, isInit: boolean): Running => {
-      const old = [...(pod.status.containerStatuses ?? []), ...(pod.status.initContainerStatuses ?? [])].find((status) => status.name === container.name);
+      const old = [...(pod.status.containerStatuses ?? []), ...(pod.status.initContainerStatuses ?? [])].find(
+        (status) => status.name === container.name,
+      );
       return {
         container,
         isInit,
         id: "",
         pid: 0,
-        state: { waiting: { reason: isInit || (pod.spec.initContainers ?? []).length === 0 ? "ContainerCreating" : "PodInitializing" } },
+        state: {
+          waiting: {
+            reason: isInit || (pod.spec.initContainers ?? []).length === 0 ? "ContainerCreating" : "PodInitializing",
+          },
+        },
         lastState: {},
         // After a restart of the instance the containers are new ones of the same pod.
         restartCount: old?.containerID === undefined ? 0 : old.restartCount + 1,
@@ -130,7 +144,11 @@ export class PodWorker {
       await Promise.all(this.#containers.filter((entry) => !entry.isInit).map((entry) => this.#start(entry)));
       this.#changed();
     } catch (error) {
-      await this.#node.registry.event(this.#pod, "kubelet", { type: "Warning", reason: "FailedCreatePodSandBox", message: errorText(error) });
+      await this.#node.registry.event(this.#pod, "kubelet", {
+        type: "Warning",
+        reason: "FailedCreatePodSandBox",
+        message: errorText(error),
+      });
     }
   }
 
@@ -142,7 +160,10 @@ export class PodWorker {
     const search = `${namespace}.svc.cluster.local svc.cluster.local cluster.local`;
     writeFileSync(join(etc, "hostname"), `${hostname}\n`);
     writeFileSync(join(etc, "resolv.conf"), `search ${search}\nnameserver ${this.#node.dnsAddress}\noptions ndots:5\n`);
-    writeFileSync(join(etc, "hosts"), `# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n${this.#address}\t${hostname}\n`);
+    writeFileSync(
+      join(etc, "hosts"),
+      `# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n${this.#address}\t${hostname}\n`,
+    );
   }
 
   /** Writes the volumes, waiting for what they need. False when the pod was stopped meanwhile. */
@@ -259,33 +280,47 @@ export class PodWorker {
 
   async #failedToStart(running: Running, error: unknown): Promise<void> {
     const isImage = error instanceof UnknownImage;
-    const reason = isImage ? "ErrImagePull" : error instanceof Error && error.name === "VolumeNotReady" ? "CreateContainerConfigError" : "RunContainerError";
+    const reason = isImage
+      ? "ErrImagePull"
+      : error instanceof Error && error.name === "VolumeNotReady"
+        ? "CreateContainerConfigError"
+        : "RunContainerError";
     const message = isImage
       ? `image "${running.container.image}" is not in the image table; the embedded cluster runs known images only (see "lateen status --images")`
       : errorText(error);
     running.state = { waiting: { reason, message } };
     running.ready = false;
     this.#changed();
-    await this.#node.registry.event(this.#pod, "kubelet", { type: "Warning", reason: isImage ? "Failed" : reason, message });
+    await this.#node.registry.event(this.#pod, "kubelet", {
+      type: "Warning",
+      reason: isImage ? "Failed" : reason,
+      message,
+    });
     if (!running.isInit) void this.#backOff(running).then((goesOn) => (goesOn ? this.#start(running) : undefined));
   }
 
   #probe(running: Running): void {
     const { container } = running;
     const run = (probe: NonNullable<Container["startupProbe"]>) => (): Promise<ProbeResult> =>
-      runProbe(probe, container, this.#address, (command, timeoutMs) => this.#node.execProbe(running.pid, container, command, timeoutMs));
+      runProbe(probe, container, this.#address, (command, timeoutMs) =>
+        this.#node.execProbe(running.pid, container, command, timeoutMs),
+      );
     const { startupProbe, readinessProbe, livenessProbe } = container;
     const begin = (): void => {
       if (readinessProbe !== undefined) {
-        running.probers.push(new Prober(readinessProbe, run(readinessProbe), (ok) => {
-          running.ready = ok;
-          this.#changed();
-        }));
+        running.probers.push(
+          new Prober(readinessProbe, run(readinessProbe), (ok) => {
+            running.ready = ok;
+            this.#changed();
+          }),
+        );
       } else running.ready = true;
       if (livenessProbe !== undefined) {
-        running.probers.push(new Prober(livenessProbe, run(livenessProbe), (ok, message) => {
-          if (!ok) void this.#kill(running, `Liveness probe failed: ${message}`);
-        }));
+        running.probers.push(
+          new Prober(livenessProbe, run(livenessProbe), (ok, message) => {
+            if (!ok) void this.#kill(running, `Liveness probe failed: ${message}`);
+          }),
+        );
       }
     };
     if (startupProbe === undefined) {
@@ -309,7 +344,10 @@ export class PodWorker {
     await this.#node.registry.event(this.#pod, "kubelet", { type: "Warning", reason: "Unhealthy", message });
     await this.#node.sandbox.kill(running.id, SIGTERM);
     const { id } = running;
-    this.#later((this.#pod.spec.terminationGracePeriodSeconds ?? 30) * 1000, () => void this.#node.sandbox.kill(id, SIGKILL));
+    this.#later(
+      (this.#pod.spec.terminationGracePeriodSeconds ?? 30) * 1000,
+      () => void this.#node.sandbox.kill(id, SIGKILL),
+    );
   }
 
   /** A container of this pod has ended. */
@@ -351,8 +389,15 @@ export class PodWorker {
       const { terminated, waiting } = running.state;
       if (terminated !== undefined) running.lastState = { terminated };
       const isImage = waiting?.reason === "ErrImagePull" || waiting?.reason === "ImagePullBackOff";
-      const message = isImage ? waiting?.message : `back-off ${wait / 1000}s restarting failed container=${running.container.name}`;
-      running.state = { waiting: { reason: isImage ? "ImagePullBackOff" : "CrashLoopBackOff", ...(message === undefined ? {} : { message }) } };
+      const message = isImage
+        ? waiting?.message
+        : `back-off ${wait / 1000}s restarting failed container=${running.container.name}`;
+      running.state = {
+        waiting: {
+          reason: isImage ? "ImagePullBackOff" : "CrashLoopBackOff",
+          ...(message === undefined ? {} : { message }),
+        },
+      };
       this.#changed();
       if (!(await this.#pause(wait))) return false;
     }
@@ -407,7 +452,8 @@ export class PodWorker {
           { subresource: "status" },
         );
       } catch (error) {
-        if (!(error instanceof ApiError) || error.code !== 404) process.stderr.write(`node: status of ${name}: ${errorText(error)}\n`);
+        if (!(error instanceof ApiError) || error.code !== 404)
+          process.stderr.write(`node: status of ${name}: ${errorText(error)}\n`);
       }
     }
     this.#statusRunning = false;
@@ -429,7 +475,8 @@ export class PodWorker {
   }
 
   #phase(main: readonly Running[]): PodStatus["phase"] {
-    const isOver = (running: Running): boolean => running.state.terminated !== undefined && this.#pod.spec.restartPolicy !== "Always";
+    const isOver = (running: Running): boolean =>
+      running.state.terminated !== undefined && this.#pod.spec.restartPolicy !== "Always";
     if (main.every(isOver) && main.length > 0) {
       const failed = main.some((running) => running.state.terminated?.exitCode !== 0);
       if (!failed || this.#pod.spec.restartPolicy === "Never") return failed ? "Failed" : "Succeeded";
@@ -441,7 +488,10 @@ export class PodWorker {
   #status(current: Pod): PodStatus {
     const main = this.#containers.filter((running) => !running.isInit);
     const initial = this.#containers.filter((running) => running.isInit);
-    const isReady = this.#initialized && main.every((running) => running.ready) && initial.every((running) => !isSidecar(running.container) || running.ready);
+    const isReady =
+      this.#initialized &&
+      main.every((running) => running.ready) &&
+      initial.every((running) => !isSidecar(running.container) || running.ready);
     const conditions = [
       ["PodReadyToStartContainers", true],
       ["Initialized", this.#initialized],
@@ -462,8 +512,16 @@ export class PodWorker {
       conditions: conditions.map(([type, value]): Condition => {
         const status = value ? "True" : "False";
         const old = before.find((condition) => condition.type === type);
-        const why = !value && type.endsWith("Ready") ? { reason: "ContainersNotReady", message: `containers with unready status: [${unready.join(" ")}]` } : {};
-        const next: Condition = { type, status, ...why, lastTransitionTime: old?.status === status ? (old.lastTransitionTime ?? timestamp()) : timestamp() };
+        const why =
+          !value && type.endsWith("Ready")
+            ? { reason: "ContainersNotReady", message: `containers with unready status: [${unready.join(" ")}]` }
+            : {};
+        const next: Condition = {
+          type,
+          status,
+          ...why,
+          lastTransitionTime: old?.status === status ? (old.lastTransitionTime ?? timestamp()) : timestamp(),
+        };
         return old !== undefined && jsonEqual(old, next) ? old : next;
       }),
       containerStatuses: main.map((running) => this.#statusOf(running)),

@@ -19,7 +19,14 @@ export function portNumber(container: Container, port: number | string): number 
 function probeHttp(host: string, port: number, path: string, timeoutMs: number): Promise<ProbeResult> {
   return new Promise((resolve) => {
     const ask = request(
-      { host, port, path, agent: false, signal: AbortSignal.timeout(timeoutMs), headers: { "user-agent": "kube-probe/1.34", accept: "*/*" } },
+      {
+        host,
+        port,
+        path,
+        agent: false,
+        signal: AbortSignal.timeout(timeoutMs),
+        headers: { "user-agent": "kube-probe/1.34", accept: "*/*" },
+      },
       (response) => {
         response.resume();
         const code = response.statusCode ?? 0;
@@ -27,7 +34,9 @@ function probeHttp(host: string, port: number, path: string, timeoutMs: number):
         resolve({ ok, message: ok ? "" : `HTTP probe failed with statuscode: ${code}` });
       },
     );
-    ask.on("error", (error) => resolve({ ok: false, message: `Get "http://${host}:${port}${path}": ${error.message}` }));
+    ask.on("error", (error) =>
+      resolve({ ok: false, message: `Get "http://${host}:${port}${path}": ${error.message}` }),
+    );
     ask.end();
   });
 }
@@ -57,7 +66,8 @@ export async function runProbe(
   if (httpGet !== undefined) {
     return probeHttp(httpGet.host ?? podIp, portNumber(container, httpGet.port), httpGet.path ?? "/", timeoutMs);
   }
-  if (tcpSocket !== undefined) return probeTcp(tcpSocket.host ?? podIp, portNumber(container, tcpSocket.port), timeoutMs);
+  if (tcpSocket !== undefined)
+    return probeTcp(tcpSocket.host ?? podIp, portNumber(container, tcpSocket.port), timeoutMs);
   return exec(probe.exec?.command ?? ["false"], timeoutMs);
 }
 
@@ -98,7 +108,8 @@ export class Prober {
     this.#bad = ok ? 0 : this.#bad + 1;
     if (this.#good === (this.#probe.successThreshold ?? 1)) this.#changed(true, message);
     if (this.#bad > 0 && this.#bad % (this.#probe.failureThreshold ?? 3) === 0) this.#changed(false, message);
-    if (!this.#stopped) this.#timer = setTimeout(() => void this.#tick(), this.#wasWell ? periodMs : Math.min(periodMs, EAGER_MS));
+    if (!this.#stopped)
+      this.#timer = setTimeout(() => void this.#tick(), this.#wasWell ? periodMs : Math.min(periodMs, EAGER_MS));
   }
 
   stop(): void {

@@ -37,7 +37,10 @@ export class ServiceNat {
     this.#running = true;
     while (this.#isDirty) {
       this.#isDirty = false;
-      const rules = renderRules(this.#store.list("services") as Service[], this.#store.list(tableOf(builtIn("endpointslices"))) as EndpointSlice[]);
+      const rules = renderRules(
+        this.#store.list("services") as Service[],
+        this.#store.list(tableOf(builtIn("endpointslices"))) as EndpointSlice[],
+      );
       if (rules === this.#applied) continue;
       try {
         await restore(rules);
@@ -68,7 +71,10 @@ function restore(rules: string): Promise<void> {
 function backendsOf(slices: readonly EndpointSlice[], service: Service, port: ServicePort): Backend[] {
   const { name, namespace } = service.metadata;
   return slices
-    .filter((slice) => slice.metadata.namespace === namespace && slice.metadata.labels?.["kubernetes.io/service-name"] === name)
+    .filter(
+      (slice) =>
+        slice.metadata.namespace === namespace && slice.metadata.labels?.["kubernetes.io/service-name"] === name,
+    )
     .flatMap((slice) => {
       const target = slice.ports.find((entry) => (entry.name ?? "") === (port.name ?? ""));
       if (target === undefined) return [];
@@ -89,7 +95,10 @@ export function renderRules(services: readonly Service[], slices: readonly Endpo
     for (const port of service.spec.ports ?? []) {
       const protocol = (port.protocol ?? "TCP").toLowerCase();
       const match = `-d ${clusterIP}/32 -p ${protocol} -m ${protocol} --dport ${port.port}`;
-      const nodeMatch = port.nodePort === undefined ? undefined : `-p ${protocol} -m ${protocol} --dport ${port.nodePort} -m addrtype --dst-type LOCAL`;
+      const nodeMatch =
+        port.nodePort === undefined
+          ? undefined
+          : `-p ${protocol} -m ${protocol} --dport ${port.nodePort} -m addrtype --dst-type LOCAL`;
       const backends = backendsOf(slices, service, port);
       if (backends.length === 0) {
         for (const chain of ["FORWARD", "OUTPUT"]) rejects.push(`-A ${chain} ${match} -j REJECT`);
@@ -106,7 +115,9 @@ export function renderRules(services: readonly Service[], slices: readonly Endpo
         const share = rest === 1 ? "" : ` -m statistic --mode random --probability ${(1 / rest).toFixed(8)}`;
         bodies.push(`-A ${chain}${share} -j ${endpoint}`);
         bodies.push(`-A ${endpoint} -s ${backend.address}/32 -j MARK --set-xmark ${HAIRPIN_MARK}`);
-        bodies.push(`-A ${endpoint} -p ${protocol} -m ${protocol} -j DNAT --to-destination ${backend.address}:${backend.port}`);
+        bodies.push(
+          `-A ${endpoint} -p ${protocol} -m ${protocol} -j DNAT --to-destination ${backend.address}:${backend.port}`,
+        );
       });
     }
   }

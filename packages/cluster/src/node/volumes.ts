@@ -71,11 +71,20 @@ export class Volumes {
     }
     const data = (object["data"] ?? {}) as Record<string, string>;
     const binary = (object["binaryData"] ?? {}) as Record<string, string>;
-    const entries = Object.entries(data).map(([key, value]) => [key, Buffer.from(value, kind === "secrets" ? "base64" : "utf8")] as const);
-    return Object.fromEntries([...entries, ...Object.entries(binary).map(([key, value]) => [key, Buffer.from(value, "base64")] as const)]);
+    const entries = Object.entries(data).map(
+      ([key, value]) => [key, Buffer.from(value, kind === "secrets" ? "base64" : "utf8")] as const,
+    );
+    return Object.fromEntries([
+      ...entries,
+      ...Object.entries(binary).map(([key, value]) => [key, Buffer.from(value, "base64")] as const),
+    ]);
   }
 
-  #select(files: Files, data: Readonly<Record<string, Buffer>>, items: readonly { key: string; path: string }[] | undefined): void {
+  #select(
+    files: Files,
+    data: Readonly<Record<string, Buffer>>,
+    items: readonly { key: string; path: string }[] | undefined,
+  ): void {
     const chosen = items ?? Object.keys(data).map((key) => ({ key, path: key }));
     for (const { key, path } of chosen) {
       const content = data[key];
@@ -93,14 +102,23 @@ export class Volumes {
     };
     const { configMap, secret, downwardAPI, projected } = volume;
     if (configMap !== undefined) {
-      this.#select(files, this.#keyed("configmaps", pod, configMap.name ?? "", configMap.optional === true), configMap.items);
+      this.#select(
+        files,
+        this.#keyed("configmaps", pod, configMap.name ?? "", configMap.optional === true),
+        configMap.items,
+      );
     } else if (secret !== undefined) {
       this.#select(files, this.#keyed("secrets", pod, secret.secretName ?? "", secret.optional === true), secret.items);
     } else if (downwardAPI !== undefined) downward(downwardAPI.items ?? []);
     for (const source of projected?.sources ?? []) {
       if (source.configMap !== undefined) {
-        this.#select(files, this.#keyed("configmaps", pod, source.configMap.name, source.configMap.optional === true), source.configMap.items);
-      } else if (source.secret !== undefined) this.#select(files, this.#keyed("secrets", pod, source.secret.name, false), source.secret.items);
+        this.#select(
+          files,
+          this.#keyed("configmaps", pod, source.configMap.name, source.configMap.optional === true),
+          source.configMap.items,
+        );
+      } else if (source.secret !== undefined)
+        this.#select(files, this.#keyed("secrets", pod, source.secret.name, false), source.secret.items);
       else if (source.downwardAPI !== undefined) downward(source.downwardAPI.items);
       else if (source.serviceAccountToken !== undefined) {
         const { audience, expirationSeconds = 3600, path } = source.serviceAccountToken;
@@ -117,7 +135,11 @@ export class Volumes {
     const account = this.#store.get("serviceaccounts", namespace, pod.spec.serviceAccountName ?? "default");
     if (account === undefined) throw new VolumeNotReady(`serviceaccount "${pod.spec.serviceAccountName}" not found`);
     const bound = pod.spec.nodeName === undefined ? { name, uid } : { name, uid, nodeName: pod.spec.nodeName };
-    return issueToken(this.#signer, account, { audiences: audience === undefined ? [] : [audience], expirationSeconds, pod: bound }).token;
+    return issueToken(this.#signer, account, {
+      audiences: audience === undefined ? [] : [audience],
+      expirationSeconds,
+      pod: bound,
+    }).token;
   }
 
   /** Creates or refreshes all volumes of a pod. Returns the seconds until the next refresh is due, if any. */

@@ -3,10 +3,10 @@ import { create } from "@bufbuild/protobuf";
 import type { JsonObject } from "@lateen/base";
 import {
   type Cluster_DiscoveryType,
-  Cluster_DiscoveryType as Discovery,
   Cluster_LbPolicy,
   ClusterLoadAssignmentSchema,
   ClusterSchema,
+  Cluster_DiscoveryType as Discovery,
   HealthStatus,
   HttpProtocolOptionsSchema,
 } from "@lateen/envoy-api";
@@ -45,13 +45,19 @@ const LB_POLICIES = {
 const HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 const USE_DOWNSTREAM = {
   [HTTP_OPTIONS]: pack(HttpProtocolOptionsSchema, {
-    upstreamProtocolOptions: { case: "useDownstreamProtocolConfig", value: { httpProtocolOptions: {}, http2ProtocolOptions: {} } },
+    upstreamProtocolOptions: {
+      case: "useDownstreamProtocolConfig",
+      value: { httpProtocolOptions: {}, http2ProtocolOptions: {} },
+    },
   }),
 };
 const PASSTHROUGH_OPTIONS = {
   [HTTP_OPTIONS]: pack(HttpProtocolOptionsSchema, {
     commonHttpProtocolOptions: { idleTimeout: duration(PASSTHROUGH_IDLE_MS) },
-    upstreamProtocolOptions: { case: "useDownstreamProtocolConfig", value: { httpProtocolOptions: {}, http2ProtocolOptions: {} } },
+    upstreamProtocolOptions: {
+      case: "useDownstreamProtocolConfig",
+      value: { httpProtocolOptions: {}, http2ProtocolOptions: {} },
+    },
   }),
 };
 const HTTP2_OPTIONS = {
@@ -78,7 +84,9 @@ function base(name: string, type: Cluster_DiscoveryType) {
 }
 
 const breakers = () => ({
-  thresholds: [{ maxConnections: UNLIMITED, maxPendingRequests: UNLIMITED, maxRequests: UNLIMITED, maxRetries: UNLIMITED }],
+  thresholds: [
+    { maxConnections: UNLIMITED, maxPendingRequests: UNLIMITED, maxRequests: UNLIMITED, maxRetries: UNLIMITED },
+  ],
 });
 
 function serviceMetadata(service: Service): JsonObject {
@@ -127,7 +135,14 @@ export function emitAssignment(name: ClusterName, endpoints: readonly Endpoint[]
   const lbEndpoints = endpoints.map((endpoint) => ({
     hostIdentifier: {
       case: "endpoint" as const,
-      value: { address: { address: { case: "socketAddress" as const, value: { address: endpoint.address, portSpecifier: { case: "portValue" as const, value: endpoint.port } } } } },
+      value: {
+        address: {
+          address: {
+            case: "socketAddress" as const,
+            value: { address: endpoint.address, portSpecifier: { case: "portValue" as const, value: endpoint.port } },
+          },
+        },
+      },
     },
     healthStatus: endpoint.isHealthy ? HealthStatus.HEALTHY : HealthStatus.UNHEALTHY,
     metadata: {
@@ -145,10 +160,16 @@ export function emitAssignment(name: ClusterName, endpoints: readonly Endpoint[]
   return encode(ClusterLoadAssignmentSchema, name, assignment);
 }
 
-const ownAddress = () => ({ sourceAddress: { address: INBOUND_SOURCE, portSpecifier: { case: "portValue" as const, value: 0 } } });
+const ownAddress = () => ({
+  sourceAddress: { address: INBOUND_SOURCE, portSpecifier: { case: "portValue" as const, value: 0 } },
+});
 
 /** The application behind the proxy, on one port. */
-export function emitInboundCluster(targetPort: number, services: readonly Service[], protocol: ServicePort["protocol"]): EncodedResource {
+export function emitInboundCluster(
+  targetPort: number,
+  services: readonly Service[],
+  protocol: ServicePort["protocol"],
+): EncodedResource {
   const name = inboundCluster(targetPort);
   const cluster = create(ClusterSchema, {
     ...base(name, Discovery.ORIGINAL_DST),
@@ -181,4 +202,8 @@ export const PASSTHROUGH_CLUSTER = passthrough(PASSTHROUGH, {});
 /** To the application on a port that no Service names. */
 export const INBOUND_PASSTHROUGH_CLUSTER = passthrough(INBOUND_PASSTHROUGH, { upstreamBindConfig: ownAddress() });
 /** To nowhere. */
-export const BLACK_HOLE_CLUSTER = encode(ClusterSchema, BLACK_HOLE, create(ClusterSchema, base(BLACK_HOLE, Discovery.STATIC)));
+export const BLACK_HOLE_CLUSTER = encode(
+  ClusterSchema,
+  BLACK_HOLE,
+  create(ClusterSchema, base(BLACK_HOLE, Discovery.STATIC)),
+);

@@ -68,8 +68,12 @@ export function originMetadata(origin: Origin | undefined): { metadata?: Metadat
 }
 
 /** Encodes one resource. */
-export function encode<D extends DescMessage>(schema: D, name: string, message: MessageShape<D>, clusters: readonly ClusterName[] = []): EncodedResource {
+export function encode<D extends DescMessage>(
+  schema: D,
+  name: string,
+  message: MessageShape<D>,
+  clusters: readonly ClusterName[] = [],
+): EncodedResource {
   const body = toBinary(schema, message);
   return { name, typeUrl: `type.googleapis.com/${schema.typeName}`, version: contentHash(body), body, clusters };
 }
-

@@ -2,12 +2,12 @@
 import { create } from "@bufbuild/protobuf";
 import {
   CorsSchema,
+  HttpConnectionManager_PathWithEscapedSlashesAction as EscapedSlashes,
   FileAccessLogSchema,
   type FilterChainSchema,
+  HttpConnectionManager_ForwardClientCertDetails as ForwardCert,
   GrpcStatsSchema,
   HTTPFaultSchema,
-  HttpConnectionManager_ForwardClientCertDetails as ForwardCert,
-  HttpConnectionManager_PathWithEscapedSlashesAction as EscapedSlashes,
   HttpConnectionManagerSchema,
   HttpInspectorSchema,
   ListenerSchema,
@@ -19,7 +19,18 @@ import {
   TrafficDirection,
   UuidRequestIdConfigSchema,
 } from "@lateen/envoy-api";
-import { BLACK_HOLE, type ClusterName, type EncodedResource, type Host, INBOUND_PASSTHROUGH, inboundCluster, type MtlsMode, outboundCluster, PASSTHROUGH, type ServicePort } from "@lateen/model";
+import {
+  BLACK_HOLE,
+  type ClusterName,
+  type EncodedResource,
+  type Host,
+  INBOUND_PASSTHROUGH,
+  inboundCluster,
+  type MtlsMode,
+  outboundCluster,
+  PASSTHROUGH,
+  type ServicePort,
+} from "@lateen/model";
 import { ADS, duration, encode, filter, type Plain } from "./common.ts";
 import { downstreamTls, MESH_ALPN } from "./tls.ts";
 
@@ -41,7 +52,7 @@ const ACCESS_LOG_FORMAT =
 /** What every listener of a mesh shares. */
 export interface ListenerOptions {
   readonly accessLogFile: string;
-  readonly outboundCluster: typeof PASSTHROUGH | typeof BLACK_HOLE;
+  readonly outboundCluster: typeof PASSTHROUGH  ;
 }
 
 function accessLog({ accessLogFile }: ListenerOptions) {
@@ -49,17 +60,33 @@ function accessLog({ accessLogFile }: ListenerOptions) {
   return [
     filter("envoy.access_loggers.file", FileAccessLogSchema, {
       path: accessLogFile,
-      accessLogFormat: { case: "logFormat", value: { format: { case: "textFormatSource", value: { specifier: { case: "inlineString", value: ACCESS_LOG_FORMAT } } } } },
+      accessLogFormat: {
+        case: "logFormat",
+        value: {
+          format: {
+            case: "textFormatSource",
+            value: { specifier: { case: "inlineString", value: ACCESS_LOG_FORMAT } },
+          },
+        },
+      },
     }),
   ];
 }
 
 /** Connections that matched no chain appear only in the listener's own log. */
 function noRouteLog(options: ListenerOptions) {
-  return accessLog(options).map((log) => ({ ...log, filter: { filterSpecifier: { case: "responseFlagFilter" as const, value: { flags: ["NR"] } } } }));
+  return accessLog(options).map((log) => ({
+    ...log,
+    filter: { filterSpecifier: { case: "responseFlagFilter" as const, value: { flags: ["NR"] } } },
+  }));
 }
 
-const socket = (address: string, port: number) => ({ address: { case: "socketAddress" as const, value: { address, portSpecifier: { case: "portValue" as const, value: port } } } });
+const socket = (address: string, port: number) => ({
+  address: {
+    case: "socketAddress" as const,
+    value: { address, portSpecifier: { case: "portValue" as const, value: port } },
+  },
+});
 
 function tcpProxy(cluster: ClusterName, options: ListenerOptions) {
   return filter("envoy.filters.network.tcp_proxy", TcpProxySchema, {
@@ -73,7 +100,10 @@ const ROUTER = filter("envoy.filters.http.router", RouterSchema, {});
 const ON_DEMAND = filter("envoy.filters.http.on_demand", OnDemandSchema, {});
 /** In this order: what must see a request before its route is known, what counts, what bends it, and the router last. */
 const HTTP_FILTERS = [
-  filter("envoy.filters.http.grpc_stats", GrpcStatsSchema, { emitFilterState: true, perMethodStatSpecifier: { case: "statsForAllMethods", value: { value: false } } }),
+  filter("envoy.filters.http.grpc_stats", GrpcStatsSchema, {
+    emitFilterState: true,
+    perMethodStatSpecifier: { case: "statsForAllMethods", value: { value: false } },
+  }),
   filter("envoy.filters.http.fault", HTTPFaultSchema, {}),
   filter("envoy.filters.http.cors", CorsSchema, {}),
   ROUTER,
@@ -81,7 +111,13 @@ const HTTP_FILTERS = [
 
 type Hcm = Plain<typeof HttpConnectionManagerSchema>;
 
-function connectionManager(statPrefix: string, routes: Hcm["routeSpecifier"], options: ListenerOptions, extra: Partial<Hcm>, isOnDemand = false) {
+function connectionManager(
+  statPrefix: string,
+  routes: Hcm["routeSpecifier"],
+  options: ListenerOptions,
+  extra: Partial<Hcm>,
+  isOnDemand = false,
+) {
   return filter("envoy.filters.network.http_connection_manager", HttpConnectionManagerSchema, {
     statPrefix,
     ...(routes === undefined ? {} : { routeSpecifier: routes }),
@@ -93,17 +129,28 @@ function connectionManager(statPrefix: string, routes: Hcm["routeSpecifier"], op
     upgradeConfigs: [{ upgradeType: "websocket" }],
     normalizePath: true,
     pathWithEscapedSlashesAction: EscapedSlashes.KEEP_UNCHANGED,
-    requestIdExtension: { typedConfig: filter("", UuidRequestIdConfigSchema, { useRequestIdForTraceSampling: true }).configType.value },
+    requestIdExtension: {
+      typedConfig: filter("", UuidRequestIdConfigSchema, { useRequestIdForTraceSampling: true }).configType.value,
+    },
     ...extra,
   });
 }
 
-const rds = (name: string): Hcm["routeSpecifier"] => ({ case: "rds", value: { configSource: ADS, routeConfigName: name } });
+const rds = (name: string): Hcm["routeSpecifier"] => ({
+  case: "rds",
+  value: { configSource: ADS, routeConfigName: name },
+});
 
 const HTTP_INSPECTOR = filter("envoy.filters.listener.http_inspector", HttpInspectorSchema, {});
 const ORIGINAL_DST = filter("envoy.filters.listener.original_dst", OriginalDstSchema, {});
 
-function outbound(name: string, address: string, port: number, rest: Plain<typeof ListenerSchema>, clusters: readonly ClusterName[]): EncodedResource {
+function outbound(
+  name: string,
+  address: string,
+  port: number,
+  rest: Plain<typeof ListenerSchema>,
+  clusters: readonly ClusterName[],
+): EncodedResource {
   const listener = create(ListenerSchema, {
     name,
     address: socket(address, port),
@@ -116,7 +163,10 @@ function outbound(name: string, address: string, port: number, rest: Plain<typeo
   return encode(ListenerSchema, name, listener, clusters);
 }
 
-const passthroughChain = (options: ListenerOptions): Chain => ({ name: "PassthroughFilterChain", filters: [tcpProxy(options.outboundCluster, options)] });
+const passthroughChain = (options: ListenerOptions): Chain => ({
+  name: "PassthroughFilterChain",
+  filters: [tcpProxy(options.outboundCluster, options)],
+});
 
 /** All HTTP services of a port: their hosts are told apart by route configuration `<port>`. */
 export function emitHttpOutbound(port: number, options: ListenerOptions, isOnDemand: boolean): EncodedResource {
@@ -141,17 +191,31 @@ export function emitHttpOutbound(port: number, options: ListenerOptions, isOnDem
 }
 
 /** A TCP (or sniffed) port of one service, by the service's address. */
-export function emitTcpOutbound(host: Host, address: string, port: ServicePort, options: ListenerOptions): EncodedResource {
+export function emitTcpOutbound(
+  host: Host,
+  address: string,
+  port: ServicePort,
+  options: ListenerOptions,
+): EncodedResource {
   const name = `${address}_${port.number}`;
   const cluster = outboundCluster(port.number, "", host);
-  const tcp: Chain = { filters: [tcpProxy(cluster, options)], transportSocketConnectTimeout: duration(HANDSHAKE_TIMEOUT_MS) };
+  const tcp: Chain = {
+    filters: [tcpProxy(cluster, options)],
+    transportSocketConnectTimeout: duration(HANDSHAKE_TIMEOUT_MS),
+  };
   if (port.protocol !== "auto") return outbound(name, address, port.number, { filterChains: [tcp] }, [cluster]);
   const http: Chain = {
     filterChainMatch: { transportProtocol: "raw_buffer", applicationProtocols: PLAIN_HTTP },
     filters: [connectionManager(`outbound_${name};`, rds(`${host}:${port.number}`), options, {})],
     transportSocketConnectTimeout: duration(HANDSHAKE_TIMEOUT_MS),
   };
-  return outbound(name, address, port.number, { filterChains: [http], defaultFilterChain: tcp, listenerFilters: [HTTP_INSPECTOR] }, [cluster]);
+  return outbound(
+    name,
+    address,
+    port.number,
+    { filterChains: [http], defaultFilterChain: tcp, listenerFilters: [HTTP_INSPECTOR] },
+    [cluster],
+  );
 }
 
 /** Where all outbound connections arrive first; goes on to the listener of their original destination. */
@@ -162,7 +226,11 @@ export function emitVirtualOutbound(options: ListenerOptions): EncodedResource {
     useOriginalDst: true,
     trafficDirection: TrafficDirection.OUTBOUND,
     filterChains: [
-      { name: "virtualOutbound-blackhole", filterChainMatch: { destinationPort: OUTBOUND_PORT }, filters: [tcpProxy(BLACK_HOLE, { ...options, accessLogFile: "" })] },
+      {
+        name: "virtualOutbound-blackhole",
+        filterChainMatch: { destinationPort: OUTBOUND_PORT },
+        filters: [tcpProxy(BLACK_HOLE, { ...options, accessLogFile: "" })],
+      },
       { name: "virtualOutbound-catchall-tcp", filters: [tcpProxy(options.outboundCluster, options)] },
     ],
     accessLog: noRouteLog(options),
@@ -179,7 +247,12 @@ export interface InboundPort {
   readonly protocol: ServicePort["protocol"];
 }
 
-function inboundRoutes(cluster: ClusterName, servicePort: number, host: string, isGrpc: boolean): Hcm["routeSpecifier"] {
+function inboundRoutes(
+  cluster: ClusterName,
+  servicePort: number,
+  host: string,
+  isGrpc: boolean,
+): Hcm["routeSpecifier"] {
   return {
     case: "routeConfig",
     value: {
@@ -223,19 +296,38 @@ function inboundManager(statPrefix: string, routes: Hcm["routeSpecifier"], optio
 }
 
 /** The chains of one port (or, without `port`, of all others) for a mode. Order and matches: Istio's. */
-function inboundChains(mode: MtlsMode, trustDomain: string, name: string, port: number | undefined, kind: "http" | "tcp" | "auto", http: (isMtls: boolean) => NonNullable<Chain["filters"]>, tcp: NonNullable<Chain["filters"]>): Chain[] {
+function inboundChains(
+  mode: MtlsMode,
+  trustDomain: string,
+  name: string,
+  port: number | undefined,
+  kind: "http" | "tcp" | "auto",
+  http: (isMtls: boolean) => NonNullable<Chain["filters"]>,
+  tcp: NonNullable<Chain["filters"]>,
+): Chain[] {
   const at = port === undefined ? {} : { destinationPort: port };
   const base = { name, transportSocketConnectTimeout: duration(HANDSHAKE_TIMEOUT_MS) };
   const mtls = (filters: NonNullable<Chain["filters"]>, isHttp: boolean, applicationProtocols?: string[]): Chain => ({
     ...base,
-    filterChainMatch: { ...at, transportProtocol: "tls", ...(applicationProtocols === undefined ? {} : { applicationProtocols }) },
+    filterChainMatch: {
+      ...at,
+      transportProtocol: "tls",
+      ...(applicationProtocols === undefined ? {} : { applicationProtocols }),
+    },
     filters,
     // A server that names a protocol in common with an HTTP/2 client other than h2 would force HTTP/1: offer the real ones.
-    transportSocket: downstreamTls(trustDomain, isHttp ? ["h2", "http/1.1"] : ["istio-peer-exchange", "h2", "http/1.1"]),
+    transportSocket: downstreamTls(
+      trustDomain,
+      isHttp ? ["h2", "http/1.1"] : ["istio-peer-exchange", "h2", "http/1.1"],
+    ),
   });
   const plain = (filters: NonNullable<Chain["filters"]>, applicationProtocols?: string[]): Chain => ({
     ...base,
-    filterChainMatch: { ...at, transportProtocol: "raw_buffer", ...(applicationProtocols === undefined ? {} : { applicationProtocols }) },
+    filterChainMatch: {
+      ...at,
+      transportProtocol: "raw_buffer",
+      ...(applicationProtocols === undefined ? {} : { applicationProtocols }),
+    },
     filters,
   });
   const foreignTls: Chain = { ...base, filterChainMatch: { ...at, transportProtocol: "tls" }, filters: tcp };
@@ -246,7 +338,9 @@ function inboundChains(mode: MtlsMode, trustDomain: string, name: string, port: 
     const secure = [mtls(http(true), true, httpAlpn)];
     if (mode === "strict") return [...secure, mtls(tcp, false)];
     const open = [plain(http(false), PLAIN_HTTP), plain(tcp)];
-    return mode === "disable" ? open : [...secure, ...open, mtls(tcp, false, ["istio-peer-exchange", "istio"]), foreignTls];
+    return mode === "disable"
+      ? open
+      : [...secure, ...open, mtls(tcp, false, ["istio-peer-exchange", "istio"]), foreignTls];
   }
   if (mode === "strict") return [mtls(main(true), isHttp)];
   if (mode === "disable") return [plain(main(false))];
@@ -254,13 +348,24 @@ function inboundChains(mode: MtlsMode, trustDomain: string, name: string, port: 
 }
 
 /** Where all inbound connections arrive. */
-export function emitVirtualInbound(ports: readonly InboundPort[], mode: MtlsMode, trustDomain: string, options: ListenerOptions): EncodedResource {
+export function emitVirtualInbound(
+  ports: readonly InboundPort[],
+  mode: MtlsMode,
+  trustDomain: string,
+  options: ListenerOptions,
+): EncodedResource {
   const passthroughHttp = (isMtls: boolean) => [
     inboundManager(`${INBOUND_PASSTHROUGH};`, inboundRoutes(INBOUND_PASSTHROUGH, 0, "", false), options, isMtls),
   ];
   const chains: Chain[] = [
-    { name: "virtualInbound-blackhole", filterChainMatch: { destinationPort: INBOUND_PORT }, filters: [tcpProxy(BLACK_HOLE, { ...options, accessLogFile: "" })] },
-    ...inboundChains(mode, trustDomain, "virtualInbound", undefined, "auto", passthroughHttp, [tcpProxy(INBOUND_PASSTHROUGH, options)]),
+    {
+      name: "virtualInbound-blackhole",
+      filterChainMatch: { destinationPort: INBOUND_PORT },
+      filters: [tcpProxy(BLACK_HOLE, { ...options, accessLogFile: "" })],
+    },
+    ...inboundChains(mode, trustDomain, "virtualInbound", undefined, "auto", passthroughHttp, [
+      tcpProxy(INBOUND_PASSTHROUGH, options),
+    ]),
   ];
   for (const port of ports) {
     const cluster = inboundCluster(port.targetPort);
@@ -268,7 +373,11 @@ export function emitVirtualInbound(ports: readonly InboundPort[], mode: MtlsMode
     const kind = isHttp ? "http" : port.protocol === "auto" ? "auto" : "tcp";
     const routes = inboundRoutes(cluster, port.servicePort, port.host, port.protocol === "http2");
     const http = (isMtls: boolean) => [inboundManager(`inbound_0.0.0.0_${port.targetPort};`, routes, options, isMtls)];
-    chains.push(...inboundChains(mode, trustDomain, `0.0.0.0_${port.targetPort}`, port.targetPort, kind, http, [tcpProxy(cluster, options)]));
+    chains.push(
+      ...inboundChains(mode, trustDomain, `0.0.0.0_${port.targetPort}`, port.targetPort, kind, http, [
+        tcpProxy(cluster, options),
+      ]),
+    );
   }
   const listener = create(ListenerSchema, {
     name: "virtualInbound",
@@ -277,7 +386,9 @@ export function emitVirtualInbound(ports: readonly InboundPort[], mode: MtlsMode
     filterChains: chains,
     listenerFilters: [
       ORIGINAL_DST,
-      filter("envoy.filters.listener.tls_inspector", TlsInspectorSchema, { initialReadBufferSize: TLS_INSPECTOR_BYTES }),
+      filter("envoy.filters.listener.tls_inspector", TlsInspectorSchema, {
+        initialReadBufferSize: TLS_INSPECTOR_BYTES,
+      }),
       { ...HTTP_INSPECTOR, ...httpInspectorLimits(ports) },
     ],
     listenerFiltersTimeout: duration(INBOUND_SNIFF_MS),
@@ -291,7 +402,9 @@ export function emitVirtualInbound(ports: readonly InboundPort[], mode: MtlsMode
 /** On ports whose protocol is declared nothing needs to be sniffed. */
 function httpInspectorLimits(ports: readonly InboundPort[]) {
   const declared = [...ports.filter((port) => port.protocol !== "auto").map((port) => port.targetPort), INBOUND_PORT];
-  const rules = declared.map((port) => ({ rule: { case: "destinationPortRange" as const, value: { start: port, end: port + 1 } } }));
+  const rules = declared.map((port) => ({
+    rule: { case: "destinationPortRange" as const, value: { start: port, end: port + 1 } },
+  }));
   const [only] = rules;
   if (rules.length === 1 && only !== undefined) return { filterDisabled: only };
   return { filterDisabled: { rule: { case: "orMatch" as const, value: { rules } } } };

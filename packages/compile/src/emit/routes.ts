@@ -1,7 +1,24 @@
 // Routes, virtual hosts and route configurations.
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
-import { FractionalPercent_DenominatorType, type HeaderMatcher, HeaderMatcherSchema, HTTPFaultSchema, PreviousHostsPredicateSchema, type RouteSchema, RouteConfigurationSchema, VirtualHostSchema } from "@lateen/envoy-api";
-import { type ClusterName, type EncodedResource, type FaultPolicy, PASSTHROUGH, type RetryPolicy, type RouteRule, type TextMatch } from "@lateen/model";
+import {
+  FractionalPercent_DenominatorType,
+  type HeaderMatcher,
+  HeaderMatcherSchema,
+  HTTPFaultSchema,
+  PreviousHostsPredicateSchema,
+  RouteConfigurationSchema,
+  type RouteSchema,
+  VirtualHostSchema,
+} from "@lateen/envoy-api";
+import {
+  type ClusterName,
+  type EncodedResource,
+  type FaultPolicy,
+  PASSTHROUGH,
+  type RetryPolicy,
+  type RouteRule,
+  type TextMatch,
+} from "@lateen/model";
 import { ADS, duration, encode, filter, originMetadata, pack } from "./common.ts";
 
 type RouteInit = MessageInitShape<typeof RouteSchema>;
@@ -24,8 +41,12 @@ function stringMatch(match: Exclude<TextMatch, { kind: "present" }>) {
 }
 
 function headerMatcher(name: string, match: TextMatch): HeaderMatcher {
-  if (match.kind === "present") return create(HeaderMatcherSchema, { name, headerMatchSpecifier: { case: "presentMatch", value: true } });
-  return create(HeaderMatcherSchema, { name, headerMatchSpecifier: { case: "stringMatch", value: stringMatch(match) } });
+  if (match.kind === "present")
+    return create(HeaderMatcherSchema, { name, headerMatchSpecifier: { case: "presentMatch", value: true } });
+  return create(HeaderMatcherSchema, {
+    name,
+    headerMatchSpecifier: { case: "stringMatch", value: stringMatch(match) },
+  });
 }
 
 function pathSpecifier(path: TextMatch | undefined) {
@@ -46,12 +67,22 @@ function retryPolicy(policy: RetryPolicy) {
   };
 }
 
-const fraction = (percent: number) => ({ numerator: Math.round(percent * MILLION), denominator: FractionalPercent_DenominatorType.MILLION });
+const fraction = (percent: number) => ({
+  numerator: Math.round(percent * MILLION),
+  denominator: FractionalPercent_DenominatorType.MILLION,
+});
 
 function faultConfig(fault: FaultPolicy) {
   const { delay, abort } = fault;
   return pack(HTTPFaultSchema, {
-    ...(delay === undefined ? {} : { delay: { faultDelaySecifier: { case: "fixedDelay" as const, value: duration(delay.durationMs) }, percentage: fraction(delay.percent) } }),
+    ...(delay === undefined
+      ? {}
+      : {
+          delay: {
+            faultDelaySecifier: { case: "fixedDelay" as const, value: duration(delay.durationMs) },
+            percentage: fraction(delay.percent),
+          },
+        }),
     ...(abort === undefined
       ? {}
       : {
@@ -66,7 +97,8 @@ function faultConfig(fault: FaultPolicy) {
 
 function clusterSpecifier(rule: RouteRule) {
   const [first] = rule.backends;
-  if (rule.backends.length === 1 && first !== undefined) return { case: "cluster" as const, value: first.cluster as string };
+  if (rule.backends.length === 1 && first !== undefined)
+    return { case: "cluster" as const, value: first.cluster as string };
   return {
     case: "weightedClusters" as const,
     value: { clusters: rule.backends.map((backend) => ({ name: backend.cluster as string, weight: backend.weight })) },
@@ -98,7 +130,12 @@ function route(rule: RouteRule): RouteInit {
 }
 
 function virtualHost(draft: VirtualHostDraft) {
-  return { name: draft.name, domains: [...draft.domains], routes: draft.rules.map(route), includeRequestAttemptCount: true };
+  return {
+    name: draft.name,
+    domains: [...draft.domains],
+    routes: draft.rules.map(route),
+    includeRequestAttemptCount: true,
+  };
 }
 
 /** What happens to hosts that are not of the mesh. */
@@ -109,7 +146,14 @@ function fallbackRoute(fallback: Fallback): RouteInit {
     return {
       name: "allow_any",
       match: { pathSpecifier: { case: "prefix", value: "/" } },
-      action: { case: "route", value: { clusterSpecifier: { case: "cluster", value: PASSTHROUGH }, timeout: duration(0), maxStreamDuration: { grpcTimeoutHeaderMax: duration(0) } } },
+      action: {
+        case: "route",
+        value: {
+          clusterSpecifier: { case: "cluster", value: PASSTHROUGH },
+          timeout: duration(0),
+          maxStreamDuration: { grpcTimeoutHeaderMax: duration(0) },
+        },
+      },
     };
   }
   const status = fallback === "registry-only" ? 502 : 404;
@@ -136,7 +180,11 @@ export function clustersOf(rules: readonly RouteRule[]): ClusterName[] {
 }
 
 /** A route configuration with all its virtual hosts. */
-export function emitRouteConfiguration(name: string, hosts: readonly VirtualHostDraft[], fallback: Fallback | undefined): EncodedResource {
+export function emitRouteConfiguration(
+  name: string,
+  hosts: readonly VirtualHostDraft[],
+  fallback: Fallback | undefined,
+): EncodedResource {
   const configuration = create(RouteConfigurationSchema, {
     name,
     virtualHosts: [...hosts.map(virtualHost), ...(fallback === undefined ? [] : [fallbackHost(fallback, ["*"])])],
@@ -170,9 +218,14 @@ export function emitOnDemandConfiguration(name: string): EncodedResource {
 }
 
 /** One virtual host that was asked for: resource name `<route configuration>/<authority>`, domain the authority. */
-export function emitVirtualHost(resourceName: string, draft: VirtualHostDraft | undefined, fallback: Fallback): EncodedResource {
+export function emitVirtualHost(
+  resourceName: string,
+  draft: VirtualHostDraft | undefined,
+  fallback: Fallback,
+): EncodedResource {
   const authority = resourceName.slice(resourceName.indexOf("/") + 1);
-  const host = draft === undefined ? fallbackHost(fallback, [authority]) : virtualHost({ ...draft, domains: [authority] });
+  const host =
+    draft === undefined ? fallbackHost(fallback, [authority]) : virtualHost({ ...draft, domains: [authority] });
   const message = create(VirtualHostSchema, { ...host, name: resourceName });
   return encode(VirtualHostSchema, resourceName, message, draft === undefined ? [] : clustersOf(draft.rules));
 }

@@ -1,7 +1,13 @@
 // Mutual TLS between proxies: certificates by SDS from the agent, identities checked on both sides.
 import { create } from "@bufbuild/protobuf";
+import {
+  DownstreamTlsContextSchema,
+  RawBufferSchema,
+  SubjectAltNameMatcher_SanType,
+  TlsParameters_TlsProtocol,
+  UpstreamTlsContextSchema,
+} from "@lateen/envoy-api";
 import type { ClusterName } from "@lateen/model";
-import { DownstreamTlsContextSchema, RawBufferSchema, SubjectAltNameMatcher_SanType, TlsParameters_TlsProtocol, UpstreamTlsContextSchema } from "@lateen/envoy-api";
 import { filter, SDS } from "./common.ts";
 
 /**
@@ -25,7 +31,10 @@ export function upstreamTls(cluster: ClusterName, identities: readonly string[])
   return filter("envoy.transport_sockets.tls", UpstreamTlsContextSchema, {
     sni: sniOf(cluster),
     commonTlsContext: {
-      tlsParams: { tlsMinimumProtocolVersion: TlsParameters_TlsProtocol.TLSv1_2, tlsMaximumProtocolVersion: TlsParameters_TlsProtocol.TLSv1_3 },
+      tlsParams: {
+        tlsMinimumProtocolVersion: TlsParameters_TlsProtocol.TLSv1_2,
+        tlsMaximumProtocolVersion: TlsParameters_TlsProtocol.TLSv1_3,
+      },
       tlsCertificateSdsSecretConfigs: OWN_CERTIFICATE,
       alpnProtocols: CLIENT_ALPN,
       validationContextType: {
@@ -49,7 +58,10 @@ export function downstreamTls(trustDomain: string, alpnProtocols: string[]) {
   return filter("envoy.transport_sockets.tls", DownstreamTlsContextSchema, {
     requireClientCertificate: true,
     commonTlsContext: {
-      tlsParams: { tlsMinimumProtocolVersion: TlsParameters_TlsProtocol.TLSv1_2, tlsMaximumProtocolVersion: TlsParameters_TlsProtocol.TLSv1_3 },
+      tlsParams: {
+        tlsMinimumProtocolVersion: TlsParameters_TlsProtocol.TLSv1_2,
+        tlsMaximumProtocolVersion: TlsParameters_TlsProtocol.TLSv1_3,
+      },
       tlsCertificateSdsSecretConfigs: OWN_CERTIFICATE,
       alpnProtocols,
       validationContextType: {
@@ -57,7 +69,10 @@ export function downstreamTls(trustDomain: string, alpnProtocols: string[]) {
         value: {
           defaultValidationContext: {
             matchTypedSubjectAltNames: [
-              { sanType: SubjectAltNameMatcher_SanType.URI, matcher: { matchPattern: { case: "prefix", value: `spiffe://${trustDomain}/` } } },
+              {
+                sanType: SubjectAltNameMatcher_SanType.URI,
+                matcher: { matchPattern: { case: "prefix", value: `spiffe://${trustDomain}/` } },
+              },
             ],
           },
           validationContextSdsSecretConfig: { name: "ROOTCA", sdsConfig: SDS },

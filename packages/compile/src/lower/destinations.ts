@@ -9,7 +9,11 @@ import { serviceOf } from "./services.ts";
 
 type Rule = Resource<DestinationRuleSpec>;
 
-const LOAD_BALANCERS: Readonly<Record<string, LoadBalancer>> = { ROUND_ROBIN: "round-robin", RANDOM: "random", PASSTHROUGH: "passthrough" };
+const LOAD_BALANCERS: Readonly<Record<string, LoadBalancer>> = {
+  ROUND_ROBIN: "round-robin",
+  RANDOM: "random",
+  PASSTHROUGH: "passthrough",
+};
 
 /** The rules of a namespace with their hosts: changes of anything else in a rule stop here. */
 const ruleHosts = query<readonly (readonly [key: string, host: string])[]>(
@@ -22,7 +26,13 @@ const ruleHosts = query<readonly (readonly [key: string, host: string])[]>(
       .map((key) => db.read(DESTINATION_RULES, key))
       .filter((rule) => rule !== undefined)
       .toSorted((a, b) => byCreation(a.meta, b.meta))
-      .map((rule) => [`${rule.meta.namespace}/${rule.meta.name}`, resolveHost(rule.spec.host, rule.meta.namespace, domainSuffix)] as const);
+      .map(
+        (rule) =>
+          [
+            `${rule.meta.namespace}/${rule.meta.name}`,
+            resolveHost(rule.spec.host, rule.meta.namespace, domainSuffix),
+          ] as const,
+      );
   },
   jsonEqual,
 );
@@ -37,7 +47,9 @@ export const rulesOf = query<readonly string[]>(
       const rules = db.get(ruleHosts, namespace);
       const exact = rules.filter(([, pattern]) => pattern === host);
       if (exact.length > 0) return exact.map(([name]) => name);
-      const wild = rules.filter(([, pattern]) => hostMatches(pattern, host)).toSorted((a, b) => b[1].length - a[1].length);
+      const wild = rules
+        .filter(([, pattern]) => hostMatches(pattern, host))
+        .toSorted((a, b) => b[1].length - a[1].length);
       const [longest] = wild;
       if (longest !== undefined) return wild.filter(([, pattern]) => pattern === longest[1]).map(([name]) => name);
     }
@@ -47,7 +59,10 @@ export const rulesOf = query<readonly string[]>(
 );
 
 function readRules(db: Db, key: string): Rule[] {
-  return db.get(rulesOf, key).map((name) => db.read(DESTINATION_RULES, name)).filter((rule) => rule !== undefined);
+  return db
+    .get(rulesOf, key)
+    .map((name) => db.read(DESTINATION_RULES, name))
+    .filter((rule) => rule !== undefined);
 }
 
 function loadBalancerOf(...policies: readonly (TrafficPolicy | undefined)[]): LoadBalancer {
@@ -58,7 +73,9 @@ function loadBalancerOf(...policies: readonly (TrafficPolicy | undefined)[]): Lo
 /** The names of the subsets that `client namespace|host` has, in order of declaration. */
 export const subsetsOf = query<readonly string[]>(
   "subsetsOf",
-  (db, key) => [...new Set(readRules(db, key).flatMap((rule) => (rule.spec.subsets ?? []).map((subset) => subset.name)))],
+  (db, key) => [
+    ...new Set(readRules(db, key).flatMap((rule) => (rule.spec.subsets ?? []).map((subset) => subset.name))),
+  ],
   jsonEqual,
 );
 
@@ -71,7 +88,8 @@ export const destinationPolicy = query<DestinationPolicy | undefined>(
     // Several rules for one host are merged: the first traffic policy counts, subsets are added.
     const base = rules.find((rule) => rule.spec.trafficPolicy !== undefined) ?? rules[0];
     const origin = base === undefined ? undefined : originOf("DestinationRule", base.meta, "spec");
-    if (subsetName === "") return { loadBalancer: loadBalancerOf(base?.spec.trafficPolicy), subsetLabels: undefined, origin };
+    if (subsetName === "")
+      return { loadBalancer: loadBalancerOf(base?.spec.trafficPolicy), subsetLabels: undefined, origin };
     for (const rule of rules) {
       const index = (rule.spec.subsets ?? []).findIndex((subset) => subset.name === subsetName);
       const subset = rule.spec.subsets?.[index];

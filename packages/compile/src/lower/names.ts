@@ -14,14 +14,25 @@ export function hostMatches(pattern: string, host: string): boolean {
   return pattern.startsWith("*.") && host.endsWith(pattern.slice(1));
 }
 
-const KEBAB: Readonly<Record<string, string>> = { VirtualService: "virtual-service", DestinationRule: "destination-rule", Gateway: "gateway" };
+const KEBAB: Readonly<Record<string, string>> = {
+  VirtualService: "virtual-service",
+  DestinationRule: "destination-rule",
+  Gateway: "gateway",
+};
 
 /** Where a rule comes from, in the form that Istio writes into `istio.config` metadata. */
 export function originOf(kind: string, meta: Meta, path: string): Origin {
-  return { resource: `/apis/networking.istio.io/v1/namespaces/${meta.namespace}/${KEBAB[kind] ?? kind.toLowerCase()}/${meta.name}`, path };
+  return {
+    resource: `/apis/networking.istio.io/v1/namespaces/${meta.namespace}/${KEBAB[kind] ?? kind.toLowerCase()}/${meta.name}`,
+    path,
+  };
 }
 
 /** Creation order: time, then name, then namespace. */
 export function byCreation(a: Meta, b: Meta): number {
-  return compareText(a.creationTimestamp, b.creationTimestamp) || compareText(a.name, b.name) || compareText(a.namespace, b.namespace);
+  return (
+    compareText(a.creationTimestamp, b.creationTimestamp) ||
+    compareText(a.name, b.name) ||
+    compareText(a.namespace, b.namespace)
+  );
 }

@@ -1,9 +1,26 @@
 // VirtualServices: which rules decide for a host, and what they say. Sidecars take the first rule set for a host in creation
 // order; gateways join all that are bound to them.
 import { compareText, jsonEqual } from "@lateen/base";
-import { type Backend, type FaultPolicy, type Host, outboundCluster, type RetryPolicy, type RouteMatch, type RouteRule, type TextMatch } from "@lateen/model";
+import {
+  type Backend,
+  type FaultPolicy,
+  type Host,
+  outboundCluster,
+  type RetryPolicy,
+  type RouteMatch,
+  type RouteRule,
+  type TextMatch,
+} from "@lateen/model";
 import { type Db, query } from "@lateen/query";
-import type { Fault, HttpMatch, HttpRoute, Resource, Retries, StringMatch, VirtualServiceSpec } from "@lateen/resources";
+import type {
+  Fault,
+  HttpMatch,
+  HttpRoute,
+  Resource,
+  Retries,
+  StringMatch,
+  VirtualServiceSpec,
+} from "@lateen/resources";
 import { meshConfig, VIRTUAL_SERVICES } from "../inputs.ts";
 import { byCreation, hostMatches, originOf, resolveHost } from "./names.ts";
 import { serviceOf } from "./services.ts";
@@ -57,7 +74,9 @@ export const meshRuleOf = query<string | undefined>("meshRuleOf", (db, host) => 
   const all = db.get(heads, "").filter((head) => head.gateways.includes("mesh"));
   const exact = all.find((head) => head.hosts.includes(host as Host));
   if (exact !== undefined) return exact.key;
-  const wild = all.flatMap((head) => head.hosts.filter((pattern) => hostMatches(pattern, host)).map((pattern) => ({ key: head.key, pattern })));
+  const wild = all.flatMap((head) =>
+    head.hosts.filter((pattern) => hostMatches(pattern, host)).map((pattern) => ({ key: head.key, pattern })),
+  );
   return wild.toSorted((a, b) => b.pattern.length - a.pattern.length)[0]?.key;
 });
 
@@ -65,14 +84,23 @@ export const meshRuleOf = query<string | undefined>("meshRuleOf", (db, host) => 
 export const ruleOnlyHosts = query<readonly Host[]>(
   "ruleOnlyHosts",
   (db) => {
-    const hosts = db.get(heads, "").filter((head) => head.gateways.includes("mesh")).flatMap((head) => head.hosts);
-    return [...new Set(hosts)].filter((host) => db.get(serviceOf, host) === undefined && !host.startsWith("*")).sort(compareText);
+    const hosts = db
+      .get(heads, "")
+      .filter((head) => head.gateways.includes("mesh"))
+      .flatMap((head) => head.hosts);
+    return [...new Set(hosts)]
+      .filter((host) => db.get(serviceOf, host) === undefined && !host.startsWith("*"))
+      .sort(compareText);
   },
   jsonEqual,
 );
 
 /** Bindings of a gateway `namespace/name`: keys of VirtualServices with their hosts, in creation order. */
-export const gatewayBindings = query<readonly Head[]>("gatewayBindings", (db, gateway) => db.get(heads, "").filter((head) => head.gateways.includes(gateway)), jsonEqual);
+export const gatewayBindings = query<readonly Head[]>(
+  "gatewayBindings",
+  (db, gateway) => db.get(heads, "").filter((head) => head.gateways.includes(gateway)),
+  jsonEqual,
+);
 
 function lowerText(match: StringMatch): TextMatch {
   if (match.exact !== undefined) return { kind: "exact", value: match.exact };
@@ -91,11 +119,20 @@ function lowerMatch(match: HttpMatch | undefined): RouteMatch {
 function lowerRetry(retries: Retries | undefined): RetryPolicy | undefined {
   if (retries === undefined) return DEFAULT_RETRY;
   if (retries.attempts === 0) return undefined;
-  const words = (retries.retryOn ?? DEFAULT_RETRY.conditions).split(",").map((word) => word.trim()).filter((word) => word !== "");
+  const words = (retries.retryOn ?? DEFAULT_RETRY.conditions)
+    .split(",")
+    .map((word) => word.trim())
+    .filter((word) => word !== "");
   const statusCodes = words.filter((word) => /^\d+$/.test(word)).map(Number);
   const conditions = words.filter((word) => !/^\d+$/.test(word));
-  if (statusCodes.length > 0 && !conditions.includes("retriable-status-codes")) conditions.push("retriable-status-codes");
-  return { attempts: retries.attempts, conditions: conditions.join(","), statusCodes, perTryTimeoutMs: retries.perTryTimeout };
+  if (statusCodes.length > 0 && !conditions.includes("retriable-status-codes"))
+    conditions.push("retriable-status-codes");
+  return {
+    attempts: retries.attempts,
+    conditions: conditions.join(","),
+    statusCodes,
+    perTryTimeoutMs: retries.perTryTimeout,
+  };
 }
 
 function lowerFault(fault: Fault | undefined): FaultPolicy | undefined {
@@ -117,7 +154,12 @@ function lowerBackends(db: Db, route: HttpRoute, namespace: string, listenerPort
       const ports = db.get(serviceOf, host)?.ports ?? [];
       const only = ports.length === 1 ? ports[0]?.number : undefined;
       const port = destination.port?.number ?? only ?? listenerPort;
-      return { cluster: outboundCluster(port, destination.subset ?? "", host), host, port, weight: isWeighted ? (weight ?? 0) : 1 };
+      return {
+        cluster: outboundCluster(port, destination.subset ?? "", host),
+        host,
+        port,
+        weight: isWeighted ? (weight ?? 0) : 1,
+      };
     });
 }
 
@@ -128,7 +170,9 @@ function pathText(match: RouteMatch): string {
 
 const isCatchAll = (match: RouteMatch): boolean =>
   match.headers.length === 0 &&
-  (match.path === undefined || (match.path.kind === "prefix" && match.path.value === "/") || (match.path.kind === "regex" && match.path.value === ".*"));
+  (match.path === undefined ||
+    (match.path.kind === "prefix" && match.path.value === "/") ||
+    (match.path.kind === "regex" && match.path.value === ".*"));
 
 /** The rules of one VirtualService on a port. What follows a rule that takes everything is left out. */
 export function lowerRules(db: Db, rule: VirtualService, port: number): RouteRule[] {
@@ -139,7 +183,8 @@ export function lowerRules(db: Db, rule: VirtualService, port: number): RouteRul
       const lowered = lowerMatch(match);
       const backends = lowerBackends(db, route, rule.meta.namespace, port);
       const [first] = backends;
-      const subject = backends.length === 1 && first !== undefined ? `${first.host}:${first.port}` : `${rule.meta.name}:${port}`;
+      const subject =
+        backends.length === 1 && first !== undefined ? `${first.host}:${first.port}` : `${rule.meta.name}:${port}`;
       rules.push({
         name: [route.name, match?.name].filter((part) => part !== undefined).join("."),
         match: lowered,
@@ -177,7 +222,9 @@ export const meshRoutes = query<readonly RouteRule[] | undefined>(
     const [number = "", host = ""] = key.split("|");
     const port = Number(number);
     const service = db.get(serviceOf, host);
-    const isServed = service?.ports.some((entry) => entry.number === port && entry.protocol !== "tcp" && entry.protocol !== "tls") === true;
+    const isServed =
+      service?.ports.some((entry) => entry.number === port && entry.protocol !== "tcp" && entry.protocol !== "tls") ===
+      true;
     const ruleKey = db.get(meshRuleOf, host);
     const rule = ruleKey === undefined ? undefined : db.read(VIRTUAL_SERVICES, ruleKey);
     if (!isServed && (service !== undefined || rule === undefined || port !== 80)) return undefined;

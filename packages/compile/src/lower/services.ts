@@ -19,12 +19,20 @@ const WORDS: Readonly<Record<string, Protocol>> = {
   redis: "tcp",
   mysql: "tcp",
 };
-const APP_PROTOCOLS: Readonly<Record<string, Protocol>> = { "kubernetes.io/h2c": "http2", "kubernetes.io/ws": "http", "kubernetes.io/wss": "tls" };
+const APP_PROTOCOLS: Readonly<Record<string, Protocol>> = {
+  "kubernetes.io/h2c": "http2",
+  "kubernetes.io/ws": "http",
+  "kubernetes.io/wss": "tls",
+};
 /** Well-known ports whose servers speak first: sniffing would wait for ever. */
 const SERVER_FIRST_PORTS = new Set([25, 53, 3306, 27017]);
 
 /** Istio's protocol selection: appProtocol, else the first word of the port's name. */
-export function protocolOf(port: { readonly port: number; readonly name?: string; readonly appProtocol?: string }): Protocol {
+export function protocolOf(port: {
+  readonly port: number;
+  readonly name?: string;
+  readonly appProtocol?: string;
+}): Protocol {
   const known = APP_PROTOCOLS[port.appProtocol ?? ""];
   if (known !== undefined) return known;
   const name = (port.appProtocol ?? port.name ?? "").toLowerCase();
@@ -49,7 +57,11 @@ function lowerService(object: ServiceObject, host: Host): Service {
     ports: ports.map((port) => ({
       number: port.port,
       name: port.name ?? "",
-      protocol: protocolOf({ port: port.port, ...(port.name === undefined ? {} : { name: port.name }), ...(port.appProtocol === undefined ? {} : { appProtocol: port.appProtocol }) }),
+      protocol: protocolOf({
+        port: port.port,
+        ...(port.name === undefined ? {} : { name: port.name }),
+        ...(port.appProtocol === undefined ? {} : { appProtocol: port.appProtocol }),
+      }),
       targetPort: port.targetPort ?? port.port,
     })),
   };
@@ -105,7 +117,11 @@ const serviceOfSlice = query<string | undefined>("serviceOfSlice", (db, key) => 
   return meta === undefined || name === undefined ? undefined : `${meta.namespace}/${name}`;
 });
 
-const slicesOf = query<readonly string[]>("slicesOf", (db, service) => db.get(slicesByService, "").get(service) ?? [], jsonEqual);
+const slicesOf = query<readonly string[]>(
+  "slicesOf",
+  (db, service) => db.get(slicesByService, "").get(service) ?? [],
+  jsonEqual,
+);
 
 const HASH_SUFFIX = /-[a-z0-9]{5,10}$/;
 
@@ -114,21 +130,35 @@ function workloadText(pod: PodObject | undefined, clusterId: string): string {
   if (pod === undefined) return `;;;;${clusterId}`;
   const { labels, name, namespace } = pod.meta;
   const workload = pod.ownerKind === "ReplicaSet" ? pod.ownerName.replace(HASH_SUFFIX, "") : pod.ownerName || name;
-  const service = labels["service.istio.io/canonical-name"] ?? labels["app.kubernetes.io/name"] ?? labels["app"] ?? workload;
-  const revision = labels["service.istio.io/canonical-revision"] ?? labels["app.kubernetes.io/version"] ?? labels["version"] ?? "latest";
+  const service =
+    labels["service.istio.io/canonical-name"] ?? labels["app.kubernetes.io/name"] ?? labels["app"] ?? workload;
+  const revision =
+    labels["service.istio.io/canonical-revision"] ??
+    labels["app.kubernetes.io/version"] ??
+    labels["version"] ??
+    "latest";
   return `${workload};${namespace};${service};${revision};${clusterId}`;
 }
 
-function lowerEndpoint(db: Db, at: { address: string; port: number; isHealthy: boolean; podKey: string | undefined }): Endpoint {
+function lowerEndpoint(
+  db: Db,
+  at: { address: string; port: number; isHealthy: boolean; podKey: string | undefined },
+): Endpoint {
   const pod = at.podKey === undefined ? undefined : db.read(PODS, at.podKey);
   const { trustDomain, clusterId } = meshConfig(db);
   const labels = pod?.meta.labels ?? {};
-  const accepts = pod !== undefined && labels["security.istio.io/tlsMode"] === "istio" && db.get(peerMode, peerModeKey(pod.meta.namespace, labels)) !== "disable";
+  const accepts =
+    pod !== undefined &&
+    labels["security.istio.io/tlsMode"] === "istio" &&
+    db.get(peerMode, peerModeKey(pod.meta.namespace, labels)) !== "disable";
   return {
     address: at.address,
     port: at.port,
     isHealthy: at.isHealthy,
-    identity: pod === undefined ? undefined : spiffeId(trustDomain, pod.meta.namespace, pod.spec.serviceAccountName ?? "default"),
+    identity:
+      pod === undefined
+        ? undefined
+        : spiffeId(trustDomain, pod.meta.namespace, pod.spec.serviceAccountName ?? "default"),
     isMeshed: accepts,
     labels,
     workload: workloadText(pod, clusterId),
@@ -157,7 +187,8 @@ export const endpointsOf = query<readonly Endpoint[]>(
         const { ready = true, terminating = false } = endpoint.conditions ?? {};
         if (!ready && terminating) continue;
         const { targetRef } = endpoint;
-        const podKey = targetRef?.kind === "Pod" ? `${targetRef.namespace ?? service.namespace}/${targetRef.name}` : undefined;
+        const podKey =
+          targetRef?.kind === "Pod" ? `${targetRef.namespace ?? service.namespace}/${targetRef.name}` : undefined;
         for (const address of endpoint.addresses) {
           endpoints.set(`${address}:${target}`, lowerEndpoint(db, { address, port: target, isHealthy: ready, podKey }));
         }
@@ -171,6 +202,13 @@ export const endpointsOf = query<readonly Endpoint[]>(
 /** The identities that the endpoints of `port|host` may show, sorted. */
 export const identitiesOf = query<readonly string[]>(
   "identitiesOf",
-  (db, key) => [...new Set(db.get(endpointsOf, key).flatMap(({ identity, isMeshed }) => (isMeshed && identity !== undefined ? [identity as string] : [])))].sort(compareText),
+  (db, key) =>
+    [
+      ...new Set(
+        db
+          .get(endpointsOf, key)
+          .flatMap(({ identity, isMeshed }) => (isMeshed && identity !== undefined ? [identity as string] : [])),
+      ),
+    ].sort(compareText),
   jsonEqual,
 );

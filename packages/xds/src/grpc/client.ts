@@ -10,7 +10,13 @@ const WINDOW_BYTES = 1 << 20;
 export type GrpcTarget =
   | { readonly kind: "unix"; readonly path: string }
   | { readonly kind: "plain"; readonly host: string; readonly port: number }
-  | { readonly kind: "tls"; readonly host: string; readonly port: number; readonly authorityPem: string; readonly servername: string };
+  | {
+      readonly kind: "tls";
+      readonly host: string;
+      readonly port: number;
+      readonly authorityPem: string;
+      readonly servername: string;
+    };
 
 export interface ClientCall {
   onMessage: (message: Buffer) => void;
@@ -24,10 +30,12 @@ function session(target: GrpcTarget): ClientHttp2Session {
   const settings = { initialWindowSize: WINDOW_BYTES };
   if (target.kind === "tls") {
     const { host, port, authorityPem, servername } = target;
-    const createConnection = () => connectTls({ host, port, ca: authorityPem, servername, ALPNProtocols: ["h2"], minVersion: "TLSv1.2" });
+    const createConnection = () =>
+      connectTls({ host, port, ca: authorityPem, servername, ALPNProtocols: ["h2"], minVersion: "TLSv1.2" });
     return connectHttp2(`https://${servername}:${port}`, { settings, createConnection });
   }
-  const createConnection = () => (target.kind === "unix" ? connectSocket(target.path) : connectSocket(target.port, target.host));
+  const createConnection = () =>
+    target.kind === "unix" ? connectSocket(target.path) : connectSocket(target.port, target.host);
   return connectHttp2("http://localhost", { settings, createConnection });
 }
 
@@ -46,7 +54,13 @@ export class GrpcClient {
 
   /** Opens a streaming call. */
   open(path: string, headers: Readonly<Record<string, string>> = {}): ClientCall {
-    const stream = this.#session.request({ ":method": "POST", ":path": path, "content-type": "application/grpc", te: "trailers", ...headers });
+    const stream = this.#session.request({
+      ":method": "POST",
+      ":path": path,
+      "content-type": "application/grpc",
+      te: "trailers",
+      ...headers,
+    });
     const writer = new FrameWriter(stream);
     const reader = new FrameReader();
     let status = new GrpcError(STATUS.unavailable, "the connection was lost");
@@ -87,7 +101,12 @@ export class GrpcClient {
   }
 
   /** One request, one answer. Rejects with GrpcError. */
-  unary(path: string, message: Uint8Array, headers: Readonly<Record<string, string>>, timeoutMs: number): Promise<Buffer> {
+  unary(
+    path: string,
+    message: Uint8Array,
+    headers: Readonly<Record<string, string>>,
+    timeoutMs: number,
+  ): Promise<Buffer> {
     return new Promise((resolve, reject) => {
       const call = this.open(path, headers);
       const timer = setTimeout(() => {

@@ -54,7 +54,8 @@ export class FrameReader {
     while (data.length >= HEAD_BYTES) {
       if (data[0] !== 0) throw new GrpcError(STATUS.unimplemented, "compressed messages are not supported");
       const length = data.readUInt32BE(1);
-      if (length > MESSAGE_BYTES_MAX) throw new GrpcError(STATUS.invalidArgument, `a message of ${length} bytes is too large`);
+      if (length > MESSAGE_BYTES_MAX)
+        throw new GrpcError(STATUS.invalidArgument, `a message of ${length} bytes is too large`);
       if (data.length < HEAD_BYTES + length) break;
       messages.push(data.subarray(HEAD_BYTES, HEAD_BYTES + length));
       data = data.subarray(HEAD_BYTES + length);

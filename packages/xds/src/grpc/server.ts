@@ -1,5 +1,12 @@
 // A gRPC server over node:http2, thin on purpose: it hands out messages as bytes and takes framed bytes.
-import { createSecureServer, createServer, type Http2Server, type IncomingHttpHeaders, type ServerHttp2Session, type ServerHttp2Stream } from "node:http2";
+import {
+  createSecureServer,
+  createServer,
+  type Http2Server,
+  type IncomingHttpHeaders,
+  type ServerHttp2Session,
+  type ServerHttp2Stream,
+} from "node:http2";
 import type { TLSSocket } from "node:tls";
 import { errorText } from "@lateen/base";
 import { FrameReader, FrameWriter, GrpcError, STATUS } from "./frames.ts";
@@ -40,7 +47,10 @@ function urisOf(socket: unknown): string[] {
   const tls = socket as Partial<TLSSocket>;
   if (tls.authorized !== true || tls.getPeerCertificate === undefined) return [];
   const names = tls.getPeerCertificate().subjectaltname ?? "";
-  return names.split(", ").filter((name) => name.startsWith("URI:")).map((name) => name.slice("URI:".length));
+  return names
+    .split(", ")
+    .filter((name) => name.startsWith("URI:"))
+    .map((name) => name.slice("URI:".length));
 }
 
 export class GrpcServer {
@@ -57,7 +67,16 @@ export class GrpcServer {
     this.#server =
       tls === undefined
         ? createServer({ settings })
-        : createSecureServer({ settings, cert: tls.certificatePem, key: tls.keyPem, ca: tls.authorityPem, requestCert: true, rejectUnauthorized: false, minVersion: "TLSv1.2", allowHTTP1: false });
+        : createSecureServer({
+            settings,
+            cert: tls.certificatePem,
+            key: tls.keyPem,
+            ca: tls.authorityPem,
+            requestCert: true,
+            rejectUnauthorized: false,
+            minVersion: "TLSv1.2",
+            allowHTTP1: false,
+          });
     this.#server.on("session", (session) => this.#onSession(session));
     this.#server.on("stream", (stream, headers) => this.#onStream(stream as ServerHttp2Stream, headers));
     this.#server.on("sessionError", () => {});
@@ -67,10 +86,13 @@ export class GrpcServer {
     this.#sessions.add(session);
     session.setLocalWindowSize(WINDOW_BYTES);
     session.on("error", () => {});
-    const ticker = setInterval(() => {
-      const limit = setTimeout(() => session.destroy(), PING_LIMIT_MS);
-      session.ping(() => clearTimeout(limit));
-    }, PING_EVERY_MS * (0.9 + Math.random() / 5));
+    const ticker = setInterval(
+      () => {
+        const limit = setTimeout(() => session.destroy(), PING_LIMIT_MS);
+        session.ping(() => clearTimeout(limit));
+      },
+      PING_EVERY_MS * (0.9 + Math.random() / 5),
+    );
     session.once("close", () => {
       clearInterval(ticker);
       this.#sessions.delete(session);
@@ -83,7 +105,10 @@ export class GrpcServer {
     const isGrpc = String(headers["content-type"] ?? "").startsWith("application/grpc");
     if (handler === undefined || !isGrpc) {
       const status = isGrpc ? { "grpc-status": String(STATUS.unimplemented), "grpc-message": "unknown method" } : {};
-      stream.respond({ ":status": isGrpc ? 200 : 415, "content-type": "application/grpc", ...status }, { endStream: true });
+      stream.respond(
+        { ":status": isGrpc ? 200 : 415, "content-type": "application/grpc", ...status },
+        { endStream: true },
+      );
       return;
     }
     const socket = stream.session?.socket;
@@ -106,11 +131,15 @@ export class GrpcServer {
       end: (status, message) => {
         if (isOver) return;
         isOver = true;
-        trailers = { "grpc-status": String(status), ...(message === undefined ? {} : { "grpc-message": encodeURIComponent(message) }) };
+        trailers = {
+          "grpc-status": String(status),
+          ...(message === undefined ? {} : { "grpc-message": encodeURIComponent(message) }),
+        };
         writer.whenIdle(() => stream.end());
       },
     };
-    const fail = (error: unknown): void => call.end(error instanceof GrpcError ? error.status : STATUS.unknown, errorText(error));
+    const fail = (error: unknown): void =>
+      call.end(error instanceof GrpcError ? error.status : STATUS.unknown, errorText(error));
     stream.on("data", (chunk: Buffer) => {
       try {
         for (const message of reader.push(chunk)) if (!isOver) call.onMessage(message);
