@@ -37,14 +37,24 @@ function check(name: string, program: string, args: readonly string[]): void {
 }
 
 /** Runs test files, each in a process of its own. */
-async function lane(name: string, patterns: readonly string[], concurrency: number | boolean, timeoutMs: number): Promise<void> {
+async function lane(
+  name: string,
+  patterns: readonly string[],
+  concurrency: number | boolean,
+  timeoutMs: number,
+): Promise<void> {
   const files = patterns.flatMap((pattern) => globSync(pattern, { cwd: ROOT, exclude: ["**/node_modules/**"] })).sort();
   process.stdout.write(`\n${name}: ${files.length} files\n`);
   if (files.length === 0) {
     note(`${name}: no test files`, false);
     return;
   }
-  const stream = run({ files: files.map((file) => join(ROOT, file)), concurrency, timeout: timeoutMs, execArgv: ["--test-force-exit"] });
+  const stream = run({
+    files: files.map((file) => join(ROOT, file)),
+    concurrency,
+    timeout: timeoutMs,
+    execArgv: ["--test-force-exit"],
+  });
   stream.on("test:pass", (event) => {
     if (event.details.type !== "suite") note(event.name, true);
   });
@@ -69,7 +79,16 @@ function isOnPath(tool: string): boolean {
 
 /** Why the scenarios cannot run here, if so. */
 function scenariosLack(): string | undefined {
-  const missing = ["ip", "iptables-restore", "iptables-save", "unshare", "setpriv", "python3", "kubectl", "curl"].filter((tool) => !isOnPath(tool));
+  const missing = [
+    "ip",
+    "iptables-restore",
+    "iptables-save",
+    "unshare",
+    "setpriv",
+    "python3",
+    "kubectl",
+    "curl",
+  ].filter((tool) => !isOnPath(tool));
   if (missing.length > 0) return `missing on this machine: ${missing.join(", ")}`;
   const probe = spawnSync("unshare", ["--net", "--mount", "--pid", "--fork", "true"]);
   return probe.status === 0 ? undefined : "network namespaces cannot be made (run as root)";
@@ -80,7 +99,12 @@ async function main(): Promise<void> {
   check("format and imports", join(BIN, "biome"), ["check", "--error-on-warnings", "."]);
   check("types", join(BIN, "tsc"), ["-p", "."]);
   check("lint", join(BIN, "oxlint"), ["--type-aware", "--deny-warnings"]);
-  check("dead code", process.execPath, [join(ROOT, "node_modules/knip/bin/knip.js"), "--no-config-hints", "--exclude", "binaries"]);
+  check("dead code", process.execPath, [
+    join(ROOT, "node_modules/knip/bin/knip.js"),
+    "--no-config-hints",
+    "--exclude",
+    "binaries",
+  ]);
   await lane("tidy", ["tools/tidy.test.ts"], true, 60_000);
   if (!process.argv.includes("--checks-only")) {
     await lane("unit", ["packages/*/src/**/*.test.ts"], true, 120_000);
@@ -93,7 +117,9 @@ async function main(): Promise<void> {
     }
   }
   for (const failure of failures) process.stdout.write(`failed: ${failure}\n`);
-  process.stdout.write(`\n${((performance.now() - started) / 1000).toFixed(0)} s\n${tally.passed} passed, ${tally.failed} failed\n`);
+  process.stdout.write(
+    `\n${((performance.now() - started) / 1000).toFixed(0)} s\n${tally.passed} passed, ${tally.failed} failed\n`,
+  );
   process.exit(tally.failed === 0 ? 0 : 1);
 }
 

@@ -273,16 +273,7 @@ async function run(args: readonly string[]): Promise<void> {
     return;
   }
   if (command === "discovery") return runControlPlane(readOptions(rest));
-  let parsed: { values: Flags; positionals: string[] };
-  try {
-    parsed = parseArgs({ args: rest, options: OPTIONS, allowPositionals: true }) as {
-      values: Flags;
-      positionals: string[];
-    };
-  } catch (error) {
-    throw new Failure(errorText(error), help);
-  }
-  const { values: flags, positionals } = parsed;
+  const { flags, positionals } = readFlags(rest, help);
   if (flags.output !== undefined && flags.output !== "json") throw new Failure(`-o ${flags.output} is not known`, help);
   if (command === "up") {
     const sample = flags.sample ?? "bookinfo";

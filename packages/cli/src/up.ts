@@ -6,7 +6,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { Failure, isObject } from "@lateen/base";
 import { Instance, startInstance } from "@lateen/cluster";
 import { DEFAULTS, manifests } from "@lateen/install";
-import { KubeClient, KubeError, type KubeObject, loadKubeConfig } from "@lateen/kube";
+import { KubeClient, KubeError, loadKubeConfig } from "@lateen/kube";
 import { parseAllDocuments } from "yaml";
 import { print, step } from "./output.ts";
 

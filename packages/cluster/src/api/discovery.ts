@@ -176,10 +176,7 @@ export function openApiDocument(
     const reversed = kind.group === "" ? "core" : kind.group.split(".").toReversed().join(".");
     const gvk = [{ group: kind.group, version: kind.version, kind: kind.kind }];
     const schema = schemas(kind) ?? { type: "object" };
-    return [
-      `${reversed}.${kind.version}.${kind.kind}`,
-      { ...(schema), "x-kubernetes-group-version-kind": gvk },
-    ];
+    return [`${reversed}.${kind.version}.${kind.kind}`, { ...schema, "x-kubernetes-group-version-kind": gvk }];
   });
   return {
     openapi: "3.0.0",

@@ -265,9 +265,7 @@ export class ResourceHandler {
     const options = this.#writeOptions(ask);
     if (subresource === "scale") {
       const current = this.#registry.get(kind, namespace, name);
-      const next = (verb === "update"
-        ? body
-        : this.#patched(kind, scaleOf(current), body, type)) as KubeObject;
+      const next = (verb === "update" ? body : this.#patched(kind, scaleOf(current), body, type)) as KubeObject;
       const { replicas = 0 } = next.spec as { replicas?: number };
       const changed = await this.#registry.update(
         kind,

@@ -52,7 +52,7 @@ const ACCESS_LOG_FORMAT =
 /** What every listener of a mesh shares. */
 export interface ListenerOptions {
   readonly accessLogFile: string;
-  readonly outboundCluster: typeof PASSTHROUGH  ;
+  readonly outboundCluster: typeof PASSTHROUGH;
 }
 
 function accessLog({ accessLogFile }: ListenerOptions) {

@@ -93,6 +93,8 @@ export class GrpcClient {
     stream.on("error", (error: Error) => {
       status = new GrpcError(STATUS.unavailable, error.message);
     });
+    // The server has ended the call: so do we, else the stream would stay half open.
+    stream.once("end", () => stream.end());
     stream.once("close", () => {
       isOver = true;
       call.onClose(status);

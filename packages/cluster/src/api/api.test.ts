@@ -1,0 +1,263 @@
+import assert from "node:assert/strict";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, test } from "node:test";
+import { customKinds, pruneCustom, validateCustom } from "./custom.ts";
+import { ApiError } from "./errors.ts";
+import { checkFields, decodeProtobuf, dropFields } from "./fields.ts";
+import { builtIn } from "./kinds.ts";
+import { type KubeObject, newMeta } from "./objects.ts";
+import { jsonPatch, mergePatch, strategicMerge } from "./patch.ts";
+import { Registry } from "./registry.ts";
+import { parseFieldSelector, parseLabelSelector } from "./selectors.ts";
+import { Store } from "./store.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "lateen-api-"));
+after(() => rmSync(folder, { recursive: true, force: true }));
+let files = 0;
+const newStore = (): Store => new Store(join(folder, `${files++}.db`));
+const configMap = (name: string, data: Record<string, string> = {}): KubeObject => ({
+  apiVersion: "v1",
+  kind: "ConfigMap",
+  metadata: newMeta(name, "default"),
+  data,
+});
+
+async function newRegistry(): Promise<Registry> {
+  const registry = new Registry(newStore());
+  await registry.create(builtIn("namespaces"), undefined, {
+    apiVersion: "v1",
+    kind: "Namespace",
+    metadata: newMeta("default"),
+  });
+  return registry;
+}
+
+test("a write is kept, and versions go on after the store is opened again", async () => {
+  const path = join(folder, "again.db");
+  const first = new Store(path);
+  await first.put("configmaps", configMap("a", { k: "1" }));
+  const { version } = first;
+  first.close();
+  const second = new Store(path);
+  assert.equal((second.get("configmaps", "default", "a")?.["data"] as Record<string, string>)["k"], "1");
+  assert.equal(second.version, version);
+  await second.put("configmaps", configMap("b"));
+  assert.ok(second.version > version);
+  second.close();
+});
+
+test("watchers see every change once, in order, and only what is durable", async () => {
+  const store = newStore();
+  const seen: string[] = [];
+  store.subscribe("configmaps", ({ type, object }) => seen.push(`${type} ${object.metadata.name}`));
+  const writes = [
+    store.put("configmaps", configMap("a")),
+    store.put("configmaps", configMap("a", { k: "2" })),
+    store.put("configmaps", configMap("b")),
+    store.remove("configmaps", "default", "a"),
+  ];
+  assert.deepEqual(seen, []);
+  await Promise.all(writes);
+  assert.deepEqual(seen, ["ADDED a", "MODIFIED a", "ADDED b", "DELETED a"]);
+  assert.deepEqual(
+    store.eventsSince("configmaps", store.version - 1)?.map(({ type }) => type),
+    ["DELETED"],
+  );
+});
+
+test("stale updates conflict; updates that change nothing keep the version", async () => {
+  const registry = await newRegistry();
+  const kind = builtIn("configmaps");
+  const made = await registry.create(kind, "default", configMap("a", { k: "1" }));
+  const version = made.metadata.resourceVersion;
+  const same = await registry.update(kind, "default", "a", (object) => object);
+  assert.equal(same.metadata.resourceVersion, version);
+  await registry.update(kind, "default", "a", (object) => ({ ...object, data: { k: "2" } }));
+  await assert.rejects(
+    registry.update(kind, "default", "a", (object) => ({
+      ...object,
+      metadata: { ...object.metadata, resourceVersion: version ?? "" },
+      data: {},
+    })),
+    (error) => error instanceof ApiError && error.code === 409,
+  );
+  await assert.rejects(
+    registry.create(kind, "default", configMap("a")),
+    (error) => error instanceof ApiError && error.message === 'configmaps "a" already exists',
+  );
+  await assert.rejects(
+    registry.create(kind, "nope", configMap("a")),
+    (error) => error instanceof ApiError && error.code === 404,
+  );
+});
+
+test("finalizers keep an object until the last one goes", async () => {
+  const registry = await newRegistry();
+  const kind = builtIn("configmaps");
+  const object = configMap("a");
+  object.metadata.finalizers = ["example.com/hold"];
+  await registry.create(kind, "default", object);
+  const { isGone } = await registry.delete(kind, "default", "a");
+  assert.equal(isGone, false);
+  assert.ok(registry.get(kind, "default", "a").metadata.deletionTimestamp !== undefined);
+  await registry.update(kind, "default", "a", (current) => ({
+    ...current,
+    metadata: { ...current.metadata, finalizers: [] },
+  }));
+  assert.equal(registry.find(kind, "default", "a"), undefined);
+});
+
+test("Services get addresses of their own and keep them; node ports are not given twice", async () => {
+  const registry = await newRegistry();
+  const kind = builtIn("services");
+  const service = (name: string, nodePort?: number): KubeObject => ({
+    apiVersion: "v1",
+    kind: "Service",
+    metadata: newMeta(name, "default"),
+    spec: { type: "NodePort", ports: [{ port: 80, ...(nodePort === undefined ? {} : { nodePort }) }] },
+  });
+  const first = (await registry.create(kind, "default", service("a"))) as { spec: any } & KubeObject;
+  assert.match(first.spec.clusterIP, /^10\.96\./);
+  const changed = (await registry.update(kind, "default", "a", (current) => ({
+    ...current,
+    spec: { ports: [{ port: 80 }], type: "NodePort" },
+  }))) as { spec: any } & KubeObject;
+  assert.equal(changed.spec.clusterIP, first.spec.clusterIP);
+  assert.equal(changed.spec.ports[0].nodePort, first.spec.ports[0].nodePort);
+  await assert.rejects(
+    registry.create(kind, "default", service("b", first.spec.ports[0].nodePort)),
+    /provided port is already allocated/,
+  );
+});
+
+test("protobuf bodies of typed clients are read", () => {
+  const body = Buffer.from("azhzAAoPCgJ2MRIJQ29uZmlnTWFwEhwKEgoCYzISABoAIgAqADIAOABCABIGCgFrEgF2GgAiAA==", "base64");
+  const value = decodeProtobuf(body, () => builtIn("configmaps").message);
+  assert.deepEqual(value, { kind: "ConfigMap", apiVersion: "v1", metadata: { name: "c2" }, data: { k: "v" } });
+  assert.throws(() => decodeProtobuf(body.subarray(0, 30), () => builtIn("configmaps").message), ApiError);
+  assert.throws(() => decodeProtobuf(Buffer.from("nonsense"), () => undefined), ApiError);
+});
+
+test("unknown fields and wrong types of built-in kinds are found by path", () => {
+  const message = builtIn("deployments").message ?? "";
+  const object = {
+    spec: {
+      replicas: "3",
+      template: {
+        spec: {
+          containers: [{ name: "a", imag: "b", volumeMounts: [{ name: "v", mountPath: "/v" }] }],
+          volumes: [{ name: "v", emptyDir: {} }],
+        },
+      },
+    },
+  };
+  const { unknown, wrong } = checkFields(object, message);
+  assert.deepEqual(unknown, ["spec.template.spec.containers[0].imag"]);
+  assert.equal(wrong.length, 1);
+  assert.match(wrong[0] ?? "", /spec\.replicas of type int32/);
+  dropFields(object, unknown);
+  assert.equal("imag" in (object.spec.template.spec.containers[0] ?? {}), false);
+});
+
+test("patches: merge, strategic merge, JSON patch", () => {
+  assert.deepEqual(mergePatch({ a: 1, b: { c: 2, d: 3 } }, { a: null, b: { c: 4 } }), { b: { c: 4, d: 3 } });
+  const pod = {
+    spec: {
+      containers: [
+        { name: "a", image: "1" },
+        { name: "b", image: "1" },
+      ],
+      args: ["x"],
+    },
+  };
+  assert.deepEqual(
+    strategicMerge(pod, {
+      spec: {
+        containers: [
+          { name: "b", image: "2" },
+          { name: "c", image: "3" },
+        ],
+        args: ["y"],
+      },
+    }),
+    {
+      spec: {
+        containers: [
+          { name: "c", image: "3" },
+          { name: "a", image: "1" },
+          { name: "b", image: "2" },
+        ],
+        args: ["y"],
+      },
+    },
+  );
+  assert.deepEqual(strategicMerge(pod, { spec: { containers: [{ name: "a", $patch: "delete" }] } }), {
+    spec: { containers: [{ name: "b", image: "1" }], args: ["x"] },
+  });
+  assert.deepEqual(jsonPatch({ a: [1, 2] }, [{ op: "add", path: "/a/-", value: 3 }]), { a: [1, 2, 3] });
+  assert.throws(
+    () => jsonPatch({ a: 1 }, [{ op: "test", path: "/a", value: 2 }]),
+    (error) => error instanceof ApiError && error.code === 422,
+  );
+});
+
+test("selectors", () => {
+  const object = { ...configMap("a"), metadata: { ...newMeta("a", "default", { app: "web", tier: "front" }) } };
+  for (const [text, expected] of [
+    ["app=web", true],
+    ["app in (web,p1),!zz", true],
+    ["app notin (web)", false],
+    ["tier,app!=db", true],
+    ["zz", false],
+  ] as const) {
+    assert.equal(parseLabelSelector(text)(object), expected, text);
+  }
+  assert.throws(() => parseLabelSelector("a=b=c(("), ApiError);
+  assert.equal(parseFieldSelector("metadata.name=a,metadata.namespace!=x", "configmaps")(object), true);
+  assert.throws(() => parseFieldSelector("spec.foo=1", "pods"), /field label not supported: spec\.foo/);
+});
+
+test("custom objects are checked and pruned by their schema", () => {
+  const schema = {
+    type: "object",
+    properties: {
+      spec: {
+        type: "object",
+        required: ["size"],
+        properties: { size: { type: "integer", minimum: 1 }, mode: { type: "string", enum: ["A", "B"] } },
+      },
+    },
+  };
+  const [kind] = customKinds({
+    apiVersion: "apiextensions.k8s.io/v1",
+    kind: "CustomResourceDefinition",
+    metadata: newMeta("w.x"),
+    spec: {
+      group: "x",
+      scope: "Namespaced",
+      names: { plural: "w", kind: "W" },
+      versions: [{ name: "v1", served: true, storage: true, schema: { openAPIV3Schema: schema } }],
+    },
+  });
+  assert.ok(kind !== undefined);
+  const object = (spec: unknown): KubeObject => ({
+    apiVersion: "x/v1",
+    kind: "W",
+    metadata: newMeta("a", "default"),
+    spec,
+  });
+  assert.deepEqual(validateCustom(object({ size: 2, mode: "A" }), kind), []);
+  assert.deepEqual(
+    validateCustom(object({ size: 0, mode: "C" }), kind).map(({ field }) => field),
+    ["spec.size", "spec.mode"],
+  );
+  assert.deepEqual(
+    validateCustom(object({}), kind).map(({ field, message }) => [field, message]),
+    [["spec.size", "Required value"]],
+  );
+  const unknown: string[] = [];
+  assert.deepEqual(pruneCustom({ ...object({ size: 1, zzz: 1 }) }, kind, unknown)["spec"], { size: 1 });
+  assert.deepEqual(unknown, ["spec.zzz"]);
+});
