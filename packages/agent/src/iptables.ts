@@ -2,7 +2,7 @@
 // The rules and their order are those that Istio's istio-init programs.
 import { spawnSync } from "node:child_process";
 
-export interface RedirectOptions {
+interface RedirectOptions {
   readonly outboundPort: string;
   readonly inboundPort: string;
   readonly proxyId: string;

@@ -73,7 +73,7 @@ export function parseScope(key: string): Scope {
   return JSON.parse(key) as Scope;
 }
 
-export function listenerOptions(config: MeshConfig): ListenerOptions {
+function listenerOptions(config: MeshConfig): ListenerOptions {
   return {
     accessLogFile: config.accessLogFile,
     outboundCluster: config.outbound === "allow-any" ? PASSTHROUGH : BLACK_HOLE,
@@ -109,7 +109,7 @@ const hasHttp = (service: Service | undefined, number: number): boolean =>
   true;
 
 /** Names that reach a host from a namespace, as Istio orders them. */
-export function domainsOf(service: Service, clientNamespace: string): string[] {
+function domainsOf(service: Service, clientNamespace: string): string[] {
   const { host, name, namespace, address } = service;
   const short =
     namespace === clientNamespace
@@ -367,7 +367,7 @@ function sidecarConfig(db: Db, key: string, scope: Scope): BaseConfig {
 }
 
 /** What a scope gets whatever it asks for. */
-export const baseConfig = query<BaseConfig>(
+const baseConfig = query<BaseConfig>(
   "baseConfig",
   (db, key) => {
     const scope = parseScope(key);

@@ -37,7 +37,7 @@ const schemas = exported.filter((value): value is DescMessage => isObject(value)
 const registry = createRegistry(...schemas);
 
 /** A resource as protobuf JSON. */
-export function resourceJson(resource: EncodedResource): JsonValue {
+function resourceJson(resource: EncodedResource): JsonValue {
   const schema = registry.getMessage(resource.typeUrl.slice(resource.typeUrl.indexOf("/") + 1));
   if (schema === undefined) throw new Error(`no schema for ${resource.typeUrl}`);
   return toJson(schema, fromBinary(schema, resource.body), { registry });
@@ -103,7 +103,7 @@ export function readCase(text: string): GoldenCase {
 }
 
 /** The configuration of a case's proxy. */
-export function snapshotOf(golden: GoldenCase): Snapshot {
+function snapshotOf(golden: GoldenCase): Snapshot {
   return snapshot(golden.store.root, scopeKey(golden.scope), golden.demand);
 }
 

@@ -16,7 +16,7 @@ export interface InformerOptions {
   readonly signal: AbortSignal;
 }
 
-export function keyOf(object: KubeObject): string {
+function keyOf(object: KubeObject): string {
   return `${object.metadata.namespace ?? ""}/${object.metadata.name}`;
 }
 

@@ -18,7 +18,7 @@ export interface Resource<Spec> {
   readonly spec: Spec;
 }
 
-export interface PrinterColumn {
+interface PrinterColumn {
   readonly name: string;
   readonly type: string;
   readonly jsonPath: string;

@@ -24,7 +24,7 @@ const serviceSpec = openObject({
     ),
   ),
 });
-export type ServiceSpec = Infer<typeof serviceSpec>;
+type ServiceSpec = Infer<typeof serviceSpec>;
 
 const slice = openObject({
   addressType: optional(text),
@@ -44,7 +44,7 @@ const slice = openObject({
     listOf(openObject({ name: optional(text), port: optional(integer(0, 65535)), protocol: optional(text) })),
   ),
 });
-export type EndpointSliceBody = Infer<typeof slice>;
+type EndpointSliceBody = Infer<typeof slice>;
 
 const podSpec = openObject({
   serviceAccountName: optional(text),
@@ -56,7 +56,7 @@ const podSpec = openObject({
     }),
   ),
 });
-export type PodSpec = Infer<typeof podSpec>;
+type PodSpec = Infer<typeof podSpec>;
 
 export interface ServiceObject {
   readonly meta: Meta;

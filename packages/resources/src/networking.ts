@@ -177,7 +177,6 @@ const server = object({
   hosts: listOf(nonEmpty, { minItems: 1 }),
   name: optional(text),
 });
-export type GatewayServer = Infer<typeof server>;
 
 const gatewaySpec = object({
   selector: optional(described("Labels of the gateway pods; absent: every gateway.", mapOf(text))),

@@ -22,7 +22,7 @@ export interface OpenApi {
 }
 
 /** Called for each mistake with the path of the field and what is wrong with it. */
-export type Report = (path: string, message: string) => void;
+type Report = (path: string, message: string) => void;
 
 /** A described type. `parse` returns undefined only after it has reported why. */
 export interface Schema<T> {

@@ -44,7 +44,7 @@ export function keyToPem(key: KeyObject): string {
 }
 
 /** PEM text of a DER value. */
-export function toPem(label: string, der: Uint8Array): string {
+function toPem(label: string, der: Uint8Array): string {
   const lines =
     Buffer.from(der)
       .toString("base64")

@@ -155,14 +155,14 @@ test("a refusal keeps the last good version and finds the guilty one; the others
     first?.resources.map(({ name }) => name),
     ["good"],
   );
-  peer.answer(first as Outgoing);
+  peer.answer(first);
   const [second] = peer.pump(state).responses;
   assert.deepEqual(
     second?.resources.map(({ name }) => name),
     ["bad"],
   );
   assert.deepEqual(
-    peer.answer(second as Outgoing, "bad is bad").map(({ name, message }) => [name, message]),
+    peer.answer(second, "bad is bad").map(({ name, message }) => [name, message]),
     [["bad", "bad is bad"]],
   );
   assert.deepEqual(peer.pump(state).texts, []);

@@ -20,7 +20,7 @@ export const TYPES = {
 export type TypeName = keyof typeof TYPES;
 
 /** The order in which types are sent. */
-export const ORDER: readonly TypeName[] = ["cluster", "endpoint", "listener", "route", "virtualHost"];
+const ORDER: readonly TypeName[] = ["cluster", "endpoint", "listener", "route", "virtualHost"];
 const BY_URL = new Map<string, TypeName>(ORDER.map((type) => [TYPES[type], type]));
 /** A virtual host is held back at most this long for its clusters; then Envoy answers 503 until they come. */
 export const HOLD_MS_MAX = 1_000;

@@ -13,7 +13,6 @@ export function randomSuffix(length: number): string {
 }
 
 /** Services get addresses of 10.96.0.0/16. */
-export const SERVICE_NETWORK = "10.96.0.0/16";
 const SERVICE_PREFIX = "10.96.";
 const NODE_PORT_MIN = 30_000;
 const NODE_PORT_MAX = 32_767;

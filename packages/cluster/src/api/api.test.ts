@@ -41,7 +41,10 @@ test("a write is kept, and versions go on after the store is opened again", asyn
   const { version } = first;
   first.close();
   const second = new Store(path);
-  assert.equal((second.get("configmaps", "default", "a")?.["data"] as Record<string, string>)["k"], "1");
+  assert.equal(
+    (second.get("configmaps", "default", "a") as { data?: Record<string, string> } | undefined)?.data?.["k"],
+    "1",
+  );
   assert.equal(second.version, version);
   await second.put("configmaps", configMap("b"));
   assert.ok(second.version > version);

@@ -23,7 +23,7 @@ export interface User {
   readonly extra?: Readonly<Record<string, readonly string[]>>;
 }
 
-export const ANONYMOUS: User = { name: "system:anonymous", groups: ["system:unauthenticated"] };
+const ANONYMOUS: User = { name: "system:anonymous", groups: ["system:unauthenticated"] };
 export const ISSUER = "https://kubernetes.default.svc.cluster.local";
 
 /** Signs and checks ServiceAccount tokens (JWT, RS256). */

@@ -65,7 +65,7 @@ function group(name: string, version: string, package_: string, entries: readonl
 }
 
 /** The built-in kinds. */
-export const BUILT_IN_KINDS: readonly Kind[] = [
+const BUILT_IN_KINDS: readonly Kind[] = [
   ...group("", "v1", "api.core.v1", [
     { plural: "configmaps", kind: "ConfigMap", short: ["cm"] },
     { plural: "endpoints", kind: "Endpoints", singular: "endpoints", short: ["ep"] },

@@ -239,7 +239,7 @@ export interface EndpointSlice extends KubeObject {
   ports: { name?: string; port: number; protocol?: string; appProtocol?: string }[];
 }
 
-export interface PodTemplate {
+interface PodTemplate {
   metadata?: { labels?: Record<string, string>; annotations?: Record<string, string> };
   spec: PodSpec;
 }

@@ -25,7 +25,7 @@ interface Pending {
 const EVENTS_MAX = 20_000;
 
 /** Namespace and name as one key; "/" cannot occur in either. */
-export function objectKey(namespace: string | undefined, name: string): string {
+function objectKey(namespace: string | undefined, name: string): string {
   return `${namespace ?? ""}/${name}`;
 }
 

@@ -4,8 +4,8 @@ import { existsSync, lstatSync, readlinkSync } from "node:fs";
 import type { Mount } from "../sandbox/client.ts";
 
 /** Where programs of Lateen lie inside every container. */
-export const PROJECT = "/opt/lateen";
-export const RUNTIME = "/opt/runtime";
+const PROJECT = "/opt/lateen";
+const RUNTIME = "/opt/runtime";
 const BIN = "/opt/bin";
 
 export interface Image {

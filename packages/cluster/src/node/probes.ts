@@ -3,15 +3,13 @@ import { request } from "node:http";
 import { connect } from "node:net";
 import type { Container, Probe } from "../api/objects.ts";
 
-export type ProbeKind = "startup" | "readiness" | "liveness";
-
 export interface ProbeResult {
   readonly ok: boolean;
   readonly message: string;
 }
 
 /** The number of a port that may be given by the name of a container port. */
-export function portNumber(container: Container, port: number | string): number {
+function portNumber(container: Container, port: number | string): number {
   if (typeof port === "number") return port;
   return container.ports?.find((entry) => entry.name === port)?.containerPort ?? Number(port);
 }

@@ -84,7 +84,7 @@ function backendsOf(slices: readonly EndpointSlice[], service: Service, port: Se
 }
 
 /** The nat and filter tables of all Services, as iptables-restore reads them. */
-export function renderRules(services: readonly Service[], slices: readonly EndpointSlice[]): string {
+function renderRules(services: readonly Service[], slices: readonly EndpointSlice[]): string {
   const chains: string[] = [];
   const entries: string[] = [];
   const bodies: string[] = [];

@@ -432,15 +432,17 @@ def copy(source, target):
     return bool(data)
 
 
-def enter_and_exec(spec, terminal):
-    for name in ("ipc", "uts", "net", "pid", "mnt"):
-        setns(f"/proc/{spec['pid']}/ns/{name}")
+def enter_and_exec(spec, namespaces, terminal):
+    """Enters the container's other namespaces and forks the command into them; returns its process id."""
+    for fd in namespaces:
+        check(LIBC.setns(fd, 0), "setns")
     child = os.fork()
     if child != 0:
         return child
     try:
         os.setsid()
         if terminal:
+            os.fchown(0, spec["uid"], -1)
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
         os.chdir("/")
         drop_privileges(spec)
@@ -466,6 +468,9 @@ def execute(spec):
     control = 3
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     saved = {0: os.dup(0), 1: os.dup(1), 2: os.dup(2)}
+    namespaces = [os.open(f"/proc/{spec['pid']}/ns/{name}", os.O_RDONLY) for name in ("ipc", "uts", "net", "pid")]
+    # From here on files are the container's: its terminals are where its programs look for them.
+    setns(f"/proc/{spec['pid']}/ns/mnt")
     if spec["tty"]:
         master, slave = pty.openpty()
         inner = {0: slave, 1: slave, 2: slave}
@@ -483,10 +488,8 @@ def execute(spec):
     # The pid namespace counts for children: a first fork enters it, the second is the command.
     child = os.fork()
     if child == 0:
-        keep = set(inner)
-        inside = enter_and_exec(spec, spec["tty"])
-        for fd in keep:
-            os.close(fd)
+        inside = enter_and_exec(spec, namespaces, spec["tty"])
+        os.closerange(0, 1024)  # the ends of the command's pipes must be nobody's but its own
         _, status = os.waitpid(inside, 0)
         code = os.waitstatus_to_exitcode(status)
         os._exit(code if code >= 0 else 128 - code)

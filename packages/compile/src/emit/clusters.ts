@@ -31,7 +31,7 @@ const UNLIMITED = 4_294_967_295;
 /** Connections of pass-through clusters that nobody uses are closed after this. */
 const PASSTHROUGH_IDLE_MS = 300_000;
 /** Inbound connections show the application this address. */
-export const INBOUND_SOURCE = "127.0.0.6";
+const INBOUND_SOURCE = "127.0.0.6";
 /** Hosts of inbound clusters are never cleaned up: the application is always the same. */
 const NEVER_MS = 9_223_372_035_000;
 

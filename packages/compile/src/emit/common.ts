@@ -27,11 +27,6 @@ export function duration(milliseconds: number): Duration {
 }
 
 /** A named extension: the shape that filters, loggers, transport sockets and predicates share. */
-export function extension<D extends DescMessage>(name: string, schema: D, init: MessageInitShape<D>) {
-  return { name, typedConfig: pack(schema, init) };
-}
-
-/** The same in a message whose config is a oneof. */
 export function filter<D extends DescMessage>(name: string, schema: D, init: MessageInitShape<D>) {
   return { name, configType: { case: "typedConfig" as const, value: pack(schema, init) } };
 }

@@ -36,8 +36,8 @@ import { downstreamTls, MESH_ALPN } from "./tls.ts";
 
 type Chain = Plain<typeof FilterChainSchema>;
 
-export const OUTBOUND_PORT = 15001;
-export const INBOUND_PORT = 15006;
+const OUTBOUND_PORT = 15001;
+const INBOUND_PORT = 15006;
 /** Limit for a TLS handshake on an accepted connection. */
 const HANDSHAKE_TIMEOUT_MS = 15_000;
 /** How long inbound connections may stay silent before sniffing gives up and takes them for server-first. */

@@ -175,7 +175,7 @@ function fallbackHost(fallback: Fallback, domains: readonly string[]) {
 }
 
 /** The clusters that rules lead to, without repetition. */
-export function clustersOf(rules: readonly RouteRule[]): ClusterName[] {
+function clustersOf(rules: readonly RouteRule[]): ClusterName[] {
   return [...new Set(rules.flatMap((rule) => rule.backends.map((backend) => backend.cluster)))];
 }
 

@@ -38,7 +38,7 @@ const ruleHosts = query<readonly (readonly [key: string, host: string])[]>(
 );
 
 /** Keys of the rules in force for `client namespace|host`: of the client's namespace, else the service's, else the root's. */
-export const rulesOf = query<readonly string[]>(
+const rulesOf = query<readonly string[]>(
   "rulesOf",
   (db, key) => {
     const [client = "", host = ""] = key.split("|");

@@ -28,7 +28,7 @@ import { serviceOf } from "./services.ts";
 type VirtualService = Resource<VirtualServiceSpec>;
 
 /** Istio's default: two more attempts for what cannot have reached the server, on another endpoint. */
-export const DEFAULT_RETRY: RetryPolicy = {
+const DEFAULT_RETRY: RetryPolicy = {
   attempts: 2,
   conditions: "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes",
   statusCodes: [],
@@ -70,7 +70,7 @@ const heads = query<readonly Head[]>(
 );
 
 /** Key of the VirtualService that decides for a host in the mesh: an exact host before the longest wildcard, the oldest first. */
-export const meshRuleOf = query<string | undefined>("meshRuleOf", (db, host) => {
+const meshRuleOf = query<string | undefined>("meshRuleOf", (db, host) => {
   const all = db.get(heads, "").filter((head) => head.gateways.includes("mesh"));
   const exact = all.find((head) => head.hosts.includes(host as Host));
   if (exact !== undefined) return exact.key;
@@ -202,7 +202,7 @@ export function lowerRules(db: Db, rule: VirtualService, port: number): RouteRul
 }
 
 /** The one route of a service without rules. */
-export function defaultRule(host: Host, port: number): RouteRule {
+function defaultRule(host: Host, port: number): RouteRule {
   return {
     name: "default",
     match: { path: undefined, headers: [], isGiven: false },

@@ -28,11 +28,7 @@ const APP_PROTOCOLS: Readonly<Record<string, Protocol>> = {
 const SERVER_FIRST_PORTS = new Set([25, 53, 3306, 27017]);
 
 /** Istio's protocol selection: appProtocol, else the first word of the port's name. */
-export function protocolOf(port: {
-  readonly port: number;
-  readonly name?: string;
-  readonly appProtocol?: string;
-}): Protocol {
+function protocolOf(port: { readonly port: number; readonly name?: string; readonly appProtocol?: string }): Protocol {
   const known = APP_PROTOCOLS[port.appProtocol ?? ""];
   if (known !== undefined) return known;
   const name = (port.appProtocol ?? port.name ?? "").toLowerCase();
@@ -40,7 +36,7 @@ export function protocolOf(port: {
   return WORDS[word] ?? (SERVER_FIRST_PORTS.has(port.port) ? "tcp" : "auto");
 }
 
-export function hostOf(name: string, namespace: string, domainSuffix: string): Host {
+function hostOf(name: string, namespace: string, domainSuffix: string): Host {
   return `${name}.${namespace}.svc.${domainSuffix}` as Host;
 }
 

@@ -2,7 +2,7 @@
 // https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 
 /** Messages above this are refused: nothing that a proxy sends comes near. */
-export const MESSAGE_BYTES_MAX = 16 << 20;
+const MESSAGE_BYTES_MAX = 16 << 20;
 /** TLS copies what is written: in slices of this size a stalled reader parks little memory. */
 const SLICE_BYTES = 65_536;
 const HEAD_BYTES = 5;
