@@ -1,3 +1,4 @@
+// The query engine: which queries run after an edit, and that the result is that of a fresh store.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { type Db, query, Store, table } from "./store.ts";

@@ -1,3 +1,4 @@
+// Rules as users write them, and each way to be wrong with the path of its field.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import {

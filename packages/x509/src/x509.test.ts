@@ -1,3 +1,4 @@
+// Certificates and signing requests, checked by Node's own parser.
 import assert from "node:assert/strict";
 import { createPrivateKey, X509Certificate } from "node:crypto";
 import { test } from "node:test";

@@ -1,3 +1,4 @@
+// The state machine of a delta stream, step by step, without sockets.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { create } from "@bufbuild/protobuf";

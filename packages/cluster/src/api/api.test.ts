@@ -1,3 +1,4 @@
+// The API server's parts by themselves: store, registry, bodies, patches, selectors, custom kinds.
 import assert from "node:assert/strict";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";

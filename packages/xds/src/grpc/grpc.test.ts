@@ -1,3 +1,4 @@
+// gRPC over a real socket, and the framing byte by byte.
 import assert from "node:assert/strict";
 import { mkdtempSync, rmSync } from "node:fs";
 import { connect } from "node:http2";
