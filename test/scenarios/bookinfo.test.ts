@@ -365,6 +365,57 @@ describe("Bookinfo in the mesh", { concurrency: false }, () => {
     );
   });
 
+  test("what Envoy refuses is named with Envoy's words; the last good rule stays, and the rest goes on", async () => {
+    const rule = (regex: string): string =>
+      `apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: reviews}\nspec: {hosts: [reviews], http: [{match: [{uri: {regex: "${regex}"}}], route: [{destination: {host: reviews}}]}]}\n`;
+    await mesh.apply(rule("/reviews/[0-9]+"));
+    await mesh.synced();
+    await mesh.apply(rule("/reviews/(["));
+    const status = await eventually("the refusal", async () => {
+      const { stdout } = await mesh.lateen(["status"]);
+      return stdout.includes("refused:") && stdout;
+    });
+    assert.match(status, /refused: +productpage-v1-\S+\.default: virtualHost 9080\/reviews:9080: .*(regex|missing|\[)/);
+    assert.match((await mesh.lateen(["ps"])).stdout, /ERROR|SYNCED/);
+    assert.match(
+      (await mesh.kubectl(["-n", "istio-system", "logs", "deploy/istiod"])).stdout,
+      /refuses virtualHost 9080\/reviews:9080, the last good one stays/,
+    );
+    assert.match((await page()).body, /An extremely entertaining play/);
+    await mesh.kubectl(["delete", "virtualservice", "reviews"]);
+    await eventually("it heals", async () => (await mesh.lateen(["status"])).stdout.includes("problems:    none"));
+  });
+
+  test("certificates are renewed before they are over, and traffic goes on", async (context) => {
+    await mesh.apply(`apiVersion: v1
+kind: Pod
+metadata: {name: short-lived, annotations: {proxy.istio.io/config: "proxyMetadata: {SECRET_TTL: 12s}"}}
+spec: {containers: [{name: app, image: nicolaka/netshoot, command: [tail, -f, /dev/null]}]}
+`);
+    await mesh.kubectl(["wait", "--for=condition=Ready", "pod/short-lived", "--timeout=60s"]);
+    context.after(() => mesh.kubectl(["delete", "pod", "short-lived", "--force", "--grace-period=0"]));
+    const serial = async (): Promise<string> =>
+      /default +Cert Chain +ACTIVE +true +(\w+)/.exec(
+        (await mesh.lateen(["pc", "secret", "short-lived"])).stdout,
+      )?.[1] ?? "";
+    const first = await serial();
+    const seen = new Set([first]);
+    await eventually("two renewals", async () => {
+      const { stdout } = await mesh.exec("short-lived", "app", [
+        "curl",
+        "-sS",
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{http_code}",
+        "http://ratings:9080/health",
+      ]);
+      assert.equal(stdout, "200");
+      seen.add(await serial());
+      return seen.size >= 3;
+    });
+  });
+
   test("plaintext from outside the mesh works under PERMISSIVE and is reset under STRICT", async () => {
     await mesh.kubectl(["create", "namespace", "outside"]);
     await mesh.kubectl([

@@ -6,7 +6,9 @@ import { setTimeout as delay } from "node:timers/promises";
 import { renderBootstrap } from "./bootstrap.ts";
 import { ENVOY, PATHS, type ProxyOptions } from "./options.ts";
 
-const DRAIN_MS = 5_000;
+/** How long a proxy that is to end goes on at least (until its callers have heard of it) and at most. */
+const DRAIN_MS_MIN = 2_000;
+const DRAIN_MS_MAX = 5_000;
 const DRAIN_POLL_MS = 100;
 const ON_DEMAND_MAJOR = 1;
 const ON_DEMAND_MINOR = 40;
@@ -63,12 +65,13 @@ function admin(method: "GET" | "POST", path: string): Promise<string> {
   });
 }
 
-/** Lets Envoy finish: no new connections, then until none is active, at most five seconds; then it is ended. */
+/** Lets Envoy finish: answers ask for no further requests, then until no connection is active; then it is ended. */
 export async function drainEnvoy(envoy: ChildProcess): Promise<void> {
   try {
     await admin("POST", "/drain_listeners?graceful&skip_exit");
-    const limit = performance.now() + DRAIN_MS;
-    while (performance.now() < limit) {
+    const started = performance.now();
+    await delay(DRAIN_MS_MIN);
+    while (performance.now() < started + DRAIN_MS_MAX) {
       const stats = await admin("GET", "/stats?filter=^listener\\..*\\.downstream_cx_active$&usedonly");
       const isBusy = stats.split("\n").some((line) => !/15021|15090|^$|admin/.test(line) && !line.endsWith(": 0"));
       if (!isBusy) break;

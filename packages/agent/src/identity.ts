@@ -3,13 +3,14 @@
 import { X509Certificate } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
-import { errorText } from "@lateen/base";
+import { errorText, parseDurationMs } from "@lateen/base";
 import { createSigningRequest, keyToPem, newKey } from "@lateen/x509";
 import { fields, GrpcClient, stringField, varintField } from "@lateen/xds/grpc";
 import { PATHS, type ProxyOptions } from "./options.ts";
 
 const METHOD = "/istio.v1.auth.IstioCertificateService/CreateCertificate";
-const TTL_SECONDS = 86_400;
+/** Life of certificates to ask for: SECRET_TTL, as Istio's agent reads it. */
+const TTL_SECONDS = Math.round((parseDurationMs(process.env["SECRET_TTL"] ?? "24h") ?? 86_400_000) / 1000);
 const CALL_TIMEOUT_MS = 10_000;
 const RETRY_FIRST_MS = 50;
 const RETRY_MAX_MS = 5_000;

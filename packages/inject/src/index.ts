@@ -1,5 +1,6 @@
 // Sidecar injection: what a pod becomes when it is part of the mesh. Names, order, defaults: Istio's injection template.
 import { isObject, jsonClone } from "@lateen/base";
+import { parse } from "yaml";
 
 export interface InjectionConfig {
   readonly proxyImage: string;
@@ -177,6 +178,13 @@ export const PROXY_PROBES: Members = {
   readinessProbe: ready({ periodSeconds: 15, failureThreshold: 4 }),
 };
 
+/** Environment for the proxy that annotation `proxy.istio.io/config` asks for (`proxyMetadata`). Throws when it is no YAML. */
+function proxyMetadata(pod: PodParts): Members[] {
+  const config: unknown = parse(pod.metadata.annotations?.["proxy.istio.io/config"] ?? "{}");
+  const metadata = isObject(config) && isObject(config["proxyMetadata"]) ? config["proxyMetadata"] : {};
+  return Object.entries(metadata).map(([name, value]) => ({ name, value: String(value) }));
+}
+
 function proxyContainer(pod: PodParts, config: InjectionConfig, namespace: string): Members {
   const apps = pod.spec.containers.map((container) => String(container["name"])).join(",");
   return {
@@ -193,7 +201,10 @@ function proxyContainer(pod: PodParts, config: InjectionConfig, namespace: strin
       "--log_output_level=default:info",
     ],
     ports: [{ name: "http-envoy-prom", containerPort: 15090, protocol: "TCP" }],
-    env: proxyEnv(config, workloadOf(pod), namespace, { podPorts: podPorts(pod), appContainers: apps }),
+    env: [
+      ...proxyEnv(config, workloadOf(pod), namespace, { podPorts: podPorts(pod), appContainers: apps }),
+      ...proxyMetadata(pod),
+    ],
     ...PROXY_PROBES,
     resources: { limits: { cpu: "2", memory: "1Gi" }, requests: { cpu: "100m", memory: "128Mi" } },
     securityContext: {

@@ -3,6 +3,8 @@ import { createServer, type IncomingHttpHeaders, type IncomingMessage, request, 
 
 const PORT = 9080;
 const BODY_BYTES_MAX = 1 << 20;
+/** How long requests are still taken after SIGTERM: longer than the proxy in front of us takes them. */
+const GRACE_MS = 3_000;
 
 /** Headers that every service passes on, so that traces hold together and rules see the user. */
 const PROPAGATED = [
@@ -100,6 +102,7 @@ function caller(headers: IncomingHttpHeaders): string {
 
 /** Serves `handler` on port 9080 until SIGTERM. */
 export function serve(name: string, handler: Handler): void {
+  let isEnding = false;
   const serveOne = async (ask: IncomingMessage, answer: ServerResponse): Promise<void> => {
     let result: Answer;
     try {
@@ -110,6 +113,7 @@ export function serve(name: string, handler: Handler): void {
       result = json(500, { error: "internal error" });
     }
     const length = Buffer.byteLength(result.body);
+    if (isEnding) answer.setHeader("connection", "close");
     answer.writeHead(result.status, { ...result.headers, "content-length": length } as Record<
       string,
       string | string[] | number
@@ -123,7 +127,11 @@ export function serve(name: string, handler: Handler): void {
   server.keepAliveTimeout = 65_000;
   server.listen(PORT, "0.0.0.0", () => process.stdout.write(`${name} listens on ${PORT}\n`));
   process.once("SIGTERM", () => {
-    server.close(() => process.exit(0));
-    server.closeIdleConnections();
+    // Callers learn of the end a moment after we do: those who have not yet heard are still served.
+    isEnding = true;
+    setTimeout(() => {
+      server.close(() => process.exit(0));
+      server.closeIdleConnections();
+    }, GRACE_MS);
   });
 }
