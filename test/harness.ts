@@ -34,6 +34,8 @@ export function run(
         resolve({ code, stdout, stderr });
       },
     );
+    // A program may end without reading what it is given.
+    child.stdin?.on("error", () => {});
     child.stdin?.end(options.input ?? "");
   });
 }

@@ -170,6 +170,21 @@ describe("kubectl against the embedded cluster", { concurrency: false }, () => {
     assert.match((await run(["no-such-program"])).stderr, /No such file|not found/);
   });
 
+  test("a container sees its own processes and files, and cannot reach the machine's switches", async () => {
+    const run = async (script: string) =>
+      (await mesh.kubectl(["exec", "deploy/web", "--", "sh", "-c", script], { allowFailure: true })).stdout;
+    assert.equal(await run("cat /proc/1/comm"), "sh\n");
+    assert.equal(await run(`ls ${mesh.state} /home 2>/dev/null | wc -l`), "0\n");
+    assert.equal(await run("echo x > /usr/x && echo written"), "");
+    assert.equal(await run("echo h > /proc/sysrq-trigger && echo written"), "");
+    assert.equal(await run("echo core > /proc/sys/kernel/core_pattern && echo written"), "");
+    assert.equal(
+      await run("mount -t tmpfs none /mnt 2>/dev/null || mount -t tmpfs none /tmp 2>/dev/null && echo mounted"),
+      "",
+    );
+    assert.match(await run("grep -c : /proc/net/dev; grep NoNewPrivs /proc/self/status"), /^2\nNoNewPrivs:\t1\n$/);
+  });
+
   test("a terminal: exec -it has a real one", async () => {
     const child = spawn("script", ["-qec", "kubectl exec -it deploy/web -- sh -c 'tty; stty size'", "/dev/null"], {
       env: { ...process.env, KUBECONFIG: mesh.kubeconfig },

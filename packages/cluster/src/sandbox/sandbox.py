@@ -130,6 +130,23 @@ def delete_sandbox(name):
 
 # --- containers -------------------------------------------------------------------------------------------------------
 
+# What /proc offers of the whole machine, as container runtimes close it: read-only, or empty.
+PROC_READ_ONLY = ("bus", "fs", "irq", "sys", "sysrq-trigger")
+PROC_MASKED = ("acpi", "kcore", "keys", "latency_stats", "sched_debug", "scsi", "timer_list", "timer_stats")
+
+
+def guard_proc(proc):
+    for name in PROC_READ_ONLY:
+        if os.path.exists(f"{proc}/{name}"):
+            bind(f"{proc}/{name}", f"{proc}/{name}")
+    for name in PROC_MASKED:
+        path = f"{proc}/{name}"
+        if os.path.isdir(path):
+            mount("tmpfs", path, "tmpfs", MS_RDONLY, "size=0")
+        elif os.path.exists(path):
+            bind("/dev/null", path, read_only=False)
+
+
 def make_root(spec):
     """Builds the container's root below /run/lateen/root in a mount namespace of its own and makes it `/`."""
     root = "/run/lateen/root"
@@ -167,6 +184,8 @@ def make_root(spec):
                 open(target, "w").close()
         bind(source, target, entry.get("readOnly", True))
     mount("proc", f"{root}/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    if not spec.get("privileged"):
+        guard_proc(f"{root}/proc")
     os.chdir(root)
     check(LIBC.syscall(SYS_PIVOT_ROOT, b".", b"old"), "pivot_root")
     os.chdir("/")
