@@ -26,13 +26,16 @@ describe("instances", { concurrency: false }, () => {
   const two = new Mesh();
   after(() => Promise.all([one.destroy(), two.destroy()]));
 
-  test("two run side by side, each with its own objects and ports", async () => {
-    await Promise.all([startInstance(new Instance(one.state)), startInstance(new Instance(two.state))]);
+  test("two meshes run side by side, each with its own objects, ports and proxies", async () => {
+    await Promise.all([one.up("none"), two.up("none")]);
     await one.kubectl(["create", "configmap", "only-one"]);
     assert.equal((await two.kubectl(["get", "configmap", "only-one"], { allowFailure: true })).code, 1);
-    assert.notEqual(new Instance(one.state).readPorts()["api"], new Instance(two.state).readPorts()["api"]);
+    const ports = [one, two].flatMap((mesh) => Object.values(new Instance(mesh.state).readPorts()));
+    assert.equal(new Set(ports).size, ports.length, "no port belongs to both");
+    for (const mesh of [one, two])
+      assert.match((await mesh.lateen(["ps"])).stdout, /istio-ingressgateway-\S+\.istio-system +Kubernetes +SYNCED/);
     await one.lateen(["down"]);
-    assert.equal((await two.kubectl(["get", "namespaces"])).code, 0);
+    assert.match((await two.lateen(["ps"])).stdout, /istio-ingressgateway-\S+\.istio-system +Kubernetes +SYNCED/);
   });
 
   test("a port in use is passed by: the instance takes another and says which", async () => {

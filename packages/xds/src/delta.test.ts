@@ -81,6 +81,19 @@ class Peer {
 const c = (version: string): EncodedResource => resource("cluster", "c", version);
 const e = (version: string): EncodedResource => resource("endpoint", "c", version);
 
+test("a proxy that is to have nothing is told so, once: it does not start before", () => {
+  const peer = new Peer();
+  peer.ask("listener");
+  const { texts, responses } = peer.pump(desired());
+  assert.deepEqual(texts, ["listener:"]);
+  peer.answer(responses[0] as Outgoing);
+  assert.deepEqual(peer.pump(desired()).texts, []);
+  assert.equal(peer.stream.status(desired())[0]?.state, "SYNCED");
+  const back = new Peer();
+  back.ask("listener", [], { a: "1" });
+  assert.deepEqual(back.pump(desired(resource("listener", "a", "1"))).texts, []);
+});
+
 test("what leads to a cluster goes when the cluster and its endpoints have been acknowledged", () => {
   const peer = new Peer();
   const state = desired(c("1"), e("1"), resource("virtualHost", "80/a", "1", ["c"]));

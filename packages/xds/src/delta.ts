@@ -60,6 +60,8 @@ export interface Rejection {
 interface TypeState {
   isSubscribed: boolean;
   isWildcard: boolean;
+  /** The proxy holds nothing and does not start before it is answered, be it with nothing. */
+  isAwaited: boolean;
   /** Names asked for, beside the wildcard. */
   readonly names: Set<string>;
   /** Names asked for again or for the first time: answered even when they do not exist. */
@@ -80,6 +82,7 @@ function newState(): TypeState {
   return {
     isSubscribed: false,
     isWildcard: false,
+    isAwaited: false,
     names: new Set(),
     asked: new Set(),
     held: new Map(),
@@ -155,6 +158,7 @@ export class DeltaStream {
         state.held.set(name, { version, clusters: [] });
         state.asked.delete(name);
       }
+      state.isAwaited = state.isWildcard && state.held.size === 0;
     }
     return this.#answered(type, state, request);
   }
@@ -221,7 +225,10 @@ export class DeltaStream {
       const { resources, held } = this.#due(type, state, desired);
       if (held !== undefined) waitMs = Math.min(waitMs ?? held, held);
       const removed = this.#removals(type, state, desired);
-      if (resources.length === 0 && removed.length === 0) continue;
+      // What is held back for its clusters comes as the first answer.
+      const mustAnswer = state.isAwaited && held === undefined;
+      if (resources.length === 0 && removed.length === 0 && !mustAnswer) continue;
+      state.isAwaited = false;
       const nonce = this.#nextNonce();
       state.inFlight = { nonce, resources, removed };
       state.sentNonce = nonce;
