@@ -265,3 +265,59 @@ test("custom objects are checked and pruned by their schema", () => {
   assert.deepEqual(pruneCustom({ ...object({ size: 1, zzz: 1 }) }, kind, unknown)["spec"], { size: 1 });
   assert.deepEqual(unknown, ["spec.zzz"]);
 });
+
+test("what cannot mean anything is refused with the field's name", async () => {
+  const registry = await newRegistry();
+  const causes = async (plural: string, namespace: string | undefined, object: object): Promise<string[]> => {
+    const kind = builtIn(plural);
+    const { wrong } = checkFields(object, kind.message as string);
+    if (wrong.length > 0) return wrong;
+    try {
+      await registry.create(kind, namespace, { metadata: newMeta("a", namespace), ...object } as KubeObject);
+    } catch (error) {
+      assert.ok(error instanceof ApiError && error.code === 422, String(error));
+      return (error.details?.causes ?? []).map(({ field }) => field ?? "");
+    }
+    return [];
+  };
+  const pod = { apiVersion: "v1", kind: "Pod" };
+  assert.deepEqual(await causes("pods", "default", { ...pod, spec: null }), ["spec.containers"]);
+  assert.match((await causes("pods", "default", { ...pod, spec: { containers: [null] } }))[0] ?? "", /unmarshal null/);
+  const service = (ports: object[]): object => ({ apiVersion: "v1", kind: "Service", spec: { ports } });
+  assert.deepEqual(await causes("services", "default", service([{}])), ["spec.ports[0].port"]);
+  assert.deepEqual(await causes("services", "default", service([{ port: 0, name: "a" }, { port: 80 }])), [
+    "spec.ports[0].port",
+    "spec.ports[1].name",
+  ]);
+  const definition = (spec: object): object => ({
+    apiVersion: "apiextensions.k8s.io/v1",
+    kind: "CustomResourceDefinition",
+    spec,
+  });
+  assert.deepEqual(await causes("customresourcedefinitions", undefined, definition({})), [
+    "spec.group",
+    "spec.scope",
+    "spec.names.plural",
+    "spec.names.kind",
+    "spec.versions",
+  ]);
+  const properties = {
+    bad: { type: "string", pattern: "(" },
+    flags: { type: "string", pattern: "(?i)^a\\-b$" },
+    odd: 5,
+  };
+  const version = {
+    name: "v1",
+    served: true,
+    storage: true,
+    schema: { openAPIV3Schema: { type: "object", properties } },
+  };
+  const names = { plural: "things", kind: "Thing" };
+  const thing = definition({ group: "a.b", scope: "Namespaced", names, versions: [version] });
+  const at = "spec.versions[0].schema.openAPIV3Schema.properties";
+  assert.deepEqual(await causes("customresourcedefinitions", undefined, thing), [
+    "metadata.name",
+    `${at}[bad].pattern`,
+    `${at}[odd]`,
+  ]);
+});

@@ -1,7 +1,7 @@
 // Custom resources: what a CustomResourceDefinition says of its objects. Structural schemas (the OpenAPI subset of
 // apiextensions/v1): validation with field paths, unknown fields, defaults.
 import { isObject, jsonClone, jsonEqual } from "@lateen/base";
-import type { StatusCause } from "./errors.ts";
+import { required, type StatusCause } from "./errors.ts";
 import type { Kind } from "./kinds.ts";
 import type { KubeObject } from "./objects.ts";
 import type { PrinterColumn } from "./tables.ts";
@@ -110,6 +110,28 @@ function wrongValue(field: string, value: unknown, message: string): StatusCause
   return { reason: "FieldValueInvalid", message: `Invalid value: ${shown}: ${message}`, field };
 }
 
+const patterns = new Map<string, RegExp | undefined>();
+
+/**
+ * The expression of a schema's `pattern`, which is written in Go's syntax (RE2): read without the Unicode flag where its
+ * stricter escapes refuse it, and with leading flags, `(?i)`, around the whole. Undefined: not an expression.
+ */
+function patternOf(source: string): RegExp | undefined {
+  if (!patterns.has(source)) {
+    const text = source.replace(/^\(\?([ims]+)\)(.*)$/s, "(?$1:$2)");
+    patterns.set(source, compiled(text, "u") ?? compiled(text, ""));
+  }
+  return patterns.get(source);
+}
+
+function compiled(source: string, flags: string): RegExp | undefined {
+  try {
+    return new RegExp(source, flags);
+  } catch {
+    return undefined;
+  }
+}
+
 function checkScalar(value: unknown, schema: Schema, path: string, causes: StatusCause[]): void {
   const add = (message: string): void => void causes.push(wrongValue(path, value, `${path} in body ${message}`));
   if (schema.enum !== undefined && !schema.enum.some((allowed) => jsonEqual(allowed, value))) {
@@ -127,7 +149,7 @@ function checkScalar(value: unknown, schema: Schema, path: string, causes: Statu
       add(`should be at least ${schema.minLength} chars long`);
     if (schema.maxLength !== undefined && value.length > schema.maxLength)
       add(`should be at most ${schema.maxLength} chars long`);
-    if (schema.pattern !== undefined && !new RegExp(schema.pattern, "u").test(value))
+    if (schema.pattern !== undefined && patternOf(schema.pattern)?.test(value) === false)
       add(`should match '${schema.pattern}'`);
   }
 }
@@ -252,6 +274,52 @@ export function defaultCustom(value: unknown, schema: Schema): void {
   if (typeof schema.additionalProperties === "object") {
     for (const member of Object.values(value)) defaultCustom(member, schema.additionalProperties);
   }
+}
+
+/** Where a schema, free-form in the definition's message, is not one. */
+function checkSchema(schema: unknown, path: string, causes: StatusCause[]): void {
+  const bad = (field: string, value: unknown, message: string): void =>
+    void causes.push(wrongValue(field, value, message));
+  if (!isObject(schema)) return bad(path, schema, "must be a schema");
+  const { properties, type, pattern, additionalProperties: others } = schema;
+  if (isObject(properties))
+    for (const [name, member] of Object.entries(properties)) checkSchema(member, `${path}.properties[${name}]`, causes);
+  else if (properties !== undefined) bad(join(path, "properties"), properties, "must be a map of schemas");
+  for (const key of ["oneOf", "anyOf", "allOf"]) {
+    const members = schema[key];
+    if (members === undefined) continue;
+    if (Array.isArray(members)) members.forEach((member, i) => checkSchema(member, `${path}.${key}[${i}]`, causes));
+    else bad(join(path, key), members, "must be a list of schemas");
+  }
+  for (const key of ["items", "not"]) if (schema[key] !== undefined) checkSchema(schema[key], join(path, key), causes);
+  if (isObject(others)) checkSchema(others, join(path, "additionalProperties"), causes);
+  if (type !== undefined && !(typeof type === "string" && Object.hasOwn(TYPE_TESTS, type)))
+    bad(join(path, "type"), type, `must be one of ${Object.keys(TYPE_TESTS).join(", ")}`);
+  if (pattern !== undefined && (typeof pattern !== "string" || patternOf(pattern) === undefined))
+    bad(join(path, "pattern"), pattern, "must be a valid regular expression");
+  for (const key of ["enum", "required"])
+    if (schema[key] !== undefined && !Array.isArray(schema[key])) bad(join(path, key), schema[key], "must be a list");
+}
+
+/** What is wrong with a CustomResourceDefinition whose fields have their declared types. */
+export function checkDefinition(definition: KubeObject): StatusCause[] {
+  const spec = (definition.spec ?? {}) as Partial<CrdSpec>;
+  const { plural, kind } = spec.names ?? {};
+  const needed = { group: spec.group, scope: spec.scope, "names.plural": plural, "names.kind": kind };
+  const causes = Object.entries(needed).flatMap(([field, value]) =>
+    value === undefined ? required(`spec.${field}`) : [],
+  );
+  if (plural !== undefined && definition.metadata.name !== `${plural}.${spec.group}`)
+    causes.push(wrongValue("metadata.name", definition.metadata.name, 'must be spec.names.plural+"."+spec.group'));
+  const versions = spec.versions ?? [];
+  if (versions.filter(({ storage }) => storage).length !== 1)
+    causes.push(wrongValue("spec.versions", versions, "must have exactly one version marked as storage version"));
+  versions.forEach(({ name, schema }, i) => {
+    if (name === undefined) causes.push(required(`spec.versions[${i}].name`));
+    const at = `spec.versions[${i}].schema.openAPIV3Schema`;
+    if (schema?.openAPIV3Schema !== undefined) checkSchema(schema.openAPIV3Schema, at, causes);
+  });
+  return causes;
 }
 
 /** Status of a new definition: its names are accepted and it is served at once. */

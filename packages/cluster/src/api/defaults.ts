@@ -1,6 +1,7 @@
 // Defaults that the API server fills in, as clients of a real one see them, and the checks that are not about types.
 import { isObject } from "@lateen/base";
-import type { StatusCause } from "./errors.ts";
+import { checkDefinition } from "./custom.ts";
+import { required, type StatusCause } from "./errors.ts";
 import {
   type Container,
   type Deployment,
@@ -204,8 +205,6 @@ export function applyDefaults(object: KubeObject): void {
   }
 }
 
-const required = (field: string): StatusCause => ({ reason: "FieldValueRequired", message: "Required value", field });
-
 function checkContainers(spec: PodSpec | undefined, at: string): StatusCause[] {
   if (spec === undefined || !Array.isArray(spec.containers) || spec.containers.length === 0)
     return [required(`${at}.containers`)];
@@ -216,7 +215,7 @@ function checkContainers(spec: PodSpec | undefined, at: string): StatusCause[] {
   ] as const;
   for (const [list, containers] of lists) {
     containers.forEach((container, i) => {
-      if (container.name === undefined) causes.push(required(`${at}.${list}[${i}].name`));
+      if (container.name === undefined || container.name === "") causes.push(required(`${at}.${list}[${i}].name`));
       if (container.image === undefined || container.image === "") causes.push(required(`${at}.${list}[${i}].image`));
       for (const [j, mount] of (container.volumeMounts ?? []).entries()) {
         if (!(spec.volumes ?? []).some((volume) => volume.name === mount.name)) {
@@ -243,6 +242,23 @@ function checkTemplate(object: KubeObject): StatusCause[] {
   return [...causes, { reason: "FieldValueInvalid", message, field: "spec.template.metadata.labels" }];
 }
 
+function checkPorts(spec: Partial<Service["spec"]>): StatusCause[] {
+  const needsPorts = spec.type !== "ExternalName" && spec.clusterIP !== "None";
+  const ports = spec.ports ?? [];
+  if (needsPorts && ports.length === 0) return [required("spec.ports")];
+  return ports.flatMap(({ name, port }, i) => {
+    const causes = port === undefined ? [required(`spec.ports[${i}].port`)] : checkPort(port, `spec.ports[${i}].port`);
+    if (ports.length > 1 && (name ?? "") === "") causes.push(required(`spec.ports[${i}].name`));
+    return causes;
+  });
+}
+
+function checkPort(port: number, field: string): StatusCause[] {
+  if (Number.isInteger(port) && port >= 1 && port <= 65_535) return [];
+  const message = `Invalid value: ${port}: must be between 1 and 65535, inclusive`;
+  return [{ reason: "FieldValueInvalid", message, field }];
+}
+
 /** Checks before defaulting: the fields without which the object means nothing. */
 export function checkRequired(object: KubeObject): StatusCause[] {
   switch (object.kind) {
@@ -251,11 +267,10 @@ export function checkRequired(object: KubeObject): StatusCause[] {
     case "Deployment":
     case "ReplicaSet":
       return checkTemplate(object);
-    case "Service": {
-      if (!isObject(object.spec)) return [required("spec")];
-      const needsPorts = object.spec["type"] !== "ExternalName" && object.spec["clusterIP"] !== "None";
-      return needsPorts && !Array.isArray(object.spec["ports"]) ? [required("spec.ports")] : [];
-    }
+    case "Service":
+      return isObject(object.spec) ? checkPorts(object.spec) : [required("spec")];
+    case "CustomResourceDefinition":
+      return checkDefinition(object);
     default:
       return [];
   }

@@ -6,6 +6,13 @@ export interface StatusCause {
   readonly field?: string;
 }
 
+/** The cause of a refusal: a field that must be set is not. */
+export const required = (field: string): StatusCause => ({
+  reason: "FieldValueRequired",
+  message: "Required value",
+  field,
+});
+
 export interface StatusDetails {
   readonly name?: string;
   readonly group?: string;

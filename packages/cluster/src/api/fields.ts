@@ -233,12 +233,11 @@ const SCALAR_CHECKS: Readonly<Record<string, (value: unknown) => boolean>> = {
 };
 
 function wrongType(path: string, value: unknown, expected: string): string {
-  const got = Array.isArray(value) ? "array" : typeof value;
+  const got = value === null ? "null" : Array.isArray(value) ? "array" : typeof value;
   return `json: cannot unmarshal ${got} into Go struct field ${path} of type ${expected}`;
 }
 
 function checkValue(value: unknown, type: string, path: string, unknown: string[], wrong: string[]): void {
-  if (value === null || value === undefined) return;
   const item = mapValueType(type);
   if (item !== undefined) {
     if (!isObject(value)) wrong.push(wrongType(path, value, `map[string]${item}`));
@@ -272,13 +271,18 @@ function checkMessage(value: unknown, message: string, path: string, unknown: st
   for (const key of Object.keys(value)) {
     const at = path === "" ? key : `${path}.${key}`;
     const type = fields.get(key);
-    if (type === undefined) {
+    // Typed readers take null for a field that is not set.
+    if (value[key] === null || value[key] === undefined) delete value[key];
+    else if (type === undefined) {
       if (path !== "" || (key !== "kind" && key !== "apiVersion")) unknown.push(at);
     } else checkValue(value[key], type, at, unknown, wrong);
   }
 }
 
-/** What `object` holds that `message` does not know, and what has a wrong type (texts for the user). */
+/**
+ * What `object` holds that `message` does not know, and what has a wrong type (texts for the user). Members that are null
+ * are removed from it: what is neither named here nor absent has its declared shape.
+ */
 export function checkFields(object: unknown, message: string): { unknown: string[]; wrong: string[] } {
   const unknown: string[] = [];
   const wrong: string[] = [];

@@ -138,14 +138,8 @@ export class ResourceHandler {
     let result = object;
     if (custom !== undefined) result = pruneCustom(object, custom, unknown);
     else if (ask.kind.message !== undefined) {
-      const found = checkFields(object, ask.kind.message);
-      if (found.wrong.length > 0) {
-        throw badRequest(
-          `${ask.kind.kind} in version "${ask.kind.version}" cannot be handled as a ${ask.kind.kind}: ${found.wrong.join(", ")}`,
-        );
-      }
-      unknown.push(...found.unknown);
-      dropFields(result, found.unknown);
+      unknown.push(...this.#checkTypes(object, ask.kind, ask.kind.message));
+      dropFields(result, unknown);
     }
     const mode = ask.query.get("fieldValidation") ?? "Warn";
     if (unknown.length === 0 || mode === "Ignore") return result;
@@ -157,6 +151,13 @@ export class ResourceHandler {
     const warn = this.#writeOptions(ask).warn;
     for (const text of texts) warn?.(text);
     return result;
+  }
+
+  /** Refuses values of a wrong type; returns the paths of unknown fields. */
+  #checkTypes(object: Body, { kind, version }: Pick<Kind, "kind" | "version">, message: string): readonly string[] {
+    const { unknown, wrong } = checkFields(object, message);
+    if (wrong.length === 0) return unknown;
+    throw badRequest(`${kind} in version "${version}" cannot be handled as a ${kind}: ${wrong.join(", ")}`);
   }
 
   #writeOptions(ask: ResourceRequest, body: Body = {}): WriteOptions {
@@ -362,6 +363,7 @@ export class ResourceHandler {
     if (verb !== "create" || ask.name === undefined) throw methodNotAllowed();
     const account = this.#registry.get(ask.kind, ask.namespace, ask.name);
     const body = await this.#body(ask);
+    this.#checkTypes(body, { kind: "TokenRequest", version: "v1" }, auxiliaryMessage("TokenRequest") as string);
     const spec = (body["spec"] ?? {}) as {
       audiences?: string[];
       expirationSeconds?: number;
@@ -386,8 +388,7 @@ export class ResourceHandler {
 
   async #review(verb: string, ask: ResourceRequest): Promise<void> {
     if (verb !== "create") throw methodNotAllowed();
-    const body = await this.#body(ask);
-    const spec = (isObject(body["spec"]) ? body["spec"] : {}) as Body;
+    const spec = (this.#checkFields(ask, await this.#body(ask))["spec"] ?? {}) as Body;
     const status = ask.kind.kind === "TokenReview" ? this.#reviewToken(spec) : this.#reviewAccess(ask, spec);
     sendJson(ask.request, ask.response, 201, {
       kind: ask.kind.kind,
