@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, describe, test } from "node:test";
 import { Instance, startInstance } from "@lateen/cluster";
-import { Mesh, ROOT, run } from "../harness.ts";
+import { eventually, Mesh, ROOT, run } from "../harness.ts";
 
 const scratch = mkdtempSync(join(tmpdir(), "lateen-scratch-"));
 after(() => rmSync(scratch, { recursive: true, force: true }));
@@ -56,6 +56,43 @@ describe("instances", { concurrency: false }, () => {
     writeFileSync(instance.apiSocket, "");
     assert.equal(await startInstance(instance), true);
     assert.equal((await one.kubectl(["get", "namespaces"])).code, 0);
+  });
+
+  test("a full disk refuses writes and says so; what runs goes on, and nothing is lost", async () => {
+    const small = new Mesh();
+    await run("mount", ["-t", "tmpfs", "-o", "size=4m", "tmpfs", small.state]);
+    try {
+      assert.equal(await startInstance(new Instance(small.state)), true);
+      await small.kubectl(["create", "configmap", "before"]);
+      const pid = small.supervisorPid;
+      await run("dd", ["if=/dev/zero", `of=${join(small.state, "filling")}`, "bs=1k", "count=5000"]);
+      const object = {
+        apiVersion: "v1",
+        kind: "ConfigMap",
+        metadata: { name: "big" },
+        data: { a: "x".repeat(400_000) },
+      };
+      for (let i = 0; i < 3; i++) {
+        const refused = await small.kubectl(["create", "-f", "-"], {
+          input: JSON.stringify(object),
+          allowFailure: true,
+        });
+        assert.match(refused.stderr, /database or disk is full/);
+      }
+      await small.kubectl(["get", "configmap", "before"]);
+      assert.equal((await small.kubectl(["get", "configmap", "big"], { allowFailure: true })).code, 1);
+      rmSync(join(small.state, "filling"));
+      await small.kubectl(["create", "configmap", "after"]);
+      assert.equal(small.supervisorPid, pid, "it never ended");
+      await small.lateen(["down"]);
+      assert.equal(await startInstance(new Instance(small.state)), true);
+      await small.kubectl(["get", "configmap", "before", "after"]);
+    } finally {
+      await small.lateen(["down"]);
+      // The kernel takes the instance's last processes down a moment after they are gone from sight.
+      await eventually("umount", async () => (await run("umount", [small.state])).code === 0);
+      await small.destroy();
+    }
   });
 
   test("a state that cannot be used is named, and left as it is", async () => {

@@ -14,7 +14,7 @@ import { Store } from "./api/store.ts";
 import { startEndpoints } from "./controllers/endpoints.ts";
 import { ensureSystem, startLifecycle } from "./controllers/lifecycle.ts";
 import { startWorkloads } from "./controllers/workloads.ts";
-import type { ClusterOptions } from "./host/instance.ts";
+import { type ClusterOptions, outliveLog } from "./host/instance.ts";
 import { ClusterDns } from "./node/dns.ts";
 import { Kubelet } from "./node/kubelet.ts";
 import { ServiceNat } from "./node/services.ts";
@@ -182,6 +182,7 @@ function announcePorts(registry: Registry, path: string): void {
 async function main(): Promise<void> {
   const options = JSON.parse(process.argv[2] ?? "{}") as ClusterOptions;
   process.title = "lateen-cluster";
+  outliveLog();
   const ids = identities(join(options.stateFolder, "pki"));
   const store = new Store(join(options.stateFolder, "state.db"));
   const registry = new Registry(store);

@@ -1,6 +1,6 @@
 // The rules by which objects come, change and go, the same for every kind and every caller: defaults, validation,
 // admission, conflicts, generation, finalizers. HTTP requests and the cluster's own controllers both come through here.
-import { jsonClone, jsonEqual } from "@lateen/base";
+import { errorText, jsonClone, jsonEqual } from "@lateen/base";
 import { Admission, type Operation } from "./admission.ts";
 import { allocateService, randomSuffix } from "./allocate.ts";
 import type { User } from "./auth.ts";
@@ -355,6 +355,19 @@ export class Registry {
 
   /** Writes an Event about `about`; equal ones are counted up on the one that exists. */
   async event(
+    about: KubeObject,
+    component: string,
+    entry: { readonly type: "Normal" | "Warning"; readonly reason: string; readonly message: string },
+  ): Promise<void> {
+    try {
+      await this.#recordEvent(about, component, entry);
+    } catch (error) {
+      // An event tells what happened; that it cannot be kept must not stop what it tells of.
+      process.stderr.write(`event ${entry.reason} of ${about.metadata.name}: ${errorText(error)}\n`);
+    }
+  }
+
+  async #recordEvent(
     about: KubeObject,
     component: string,
     entry: { readonly type: "Normal" | "Warning"; readonly reason: string; readonly message: string },

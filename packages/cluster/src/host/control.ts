@@ -1,6 +1,16 @@
 // Starting and stopping an instance from the host.
 import { spawn, spawnSync } from "node:child_process";
-import { accessSync, constants, existsSync, mkdirSync, openSync, readFileSync, rmSync, statSync } from "node:fs";
+import {
+  accessSync,
+  closeSync,
+  constants,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  statSync,
+} from "node:fs";
 import { request } from "node:https";
 import { homedir } from "node:os";
 import { delimiter, join } from "node:path";
@@ -123,12 +133,18 @@ export async function startInstance(instance: Instance): Promise<boolean> {
     stdio: ["ignore", log, log],
     env: { ...process.env, NODE_COMPILE_CACHE: compileCache },
   });
+  closeSync(log);
   let ended = false;
   child.once("exit", () => {
     ended = true;
   });
   child.unref();
-  await waitReady(instance, () => ended);
+  try {
+    await waitReady(instance, () => ended);
+  } catch (error) {
+    await stopInstance(instance);
+    throw error;
+  }
   return true;
 }
 

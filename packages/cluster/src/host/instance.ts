@@ -102,3 +102,8 @@ export function startTicks(pid: number): string | undefined {
     return undefined;
   }
 }
+
+/** Lets the process outlive its log: on a full disk lines are lost, and nothing else. */
+export function outliveLog(): void {
+  for (const stream of [process.stdout, process.stderr]) stream.on("error", () => {});
+}

@@ -1,12 +1,12 @@
 // The one process of an instance on the host. It holds the 127.0.0.1 ports, forwards them to Unix sockets, and is the
 // parent of everything else: when it ends, however it ends, the kernel ends PID 1 of the instance and all that is inside.
 import { type ChildProcess, spawn } from "node:child_process";
-import { openSync, rmSync } from "node:fs";
+import { closeSync, openSync, rmSync } from "node:fs";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { createInterface } from "node:readline";
 import { errorCode, errorText } from "@lateen/base";
 import type { ClusterOptions } from "./instance.ts";
-import { Instance } from "./instance.ts";
+import { Instance, outliveLog } from "./instance.ts";
 
 const NODE_ADDRESS = "10.244.255.1";
 /** Ports that people know, for what they usually lead to. */
@@ -122,6 +122,7 @@ function startInside(options: SupervisorOptions, cluster: ClusterOptions, log: n
 async function main(): Promise<void> {
   const options = JSON.parse(process.argv[2] ?? "{}") as SupervisorOptions;
   process.title = "lateen-supervisor";
+  outliveLog();
   const instance = new Instance(options.stateFolder);
   instance.createFolders();
   const forwarder = new Forwarder(instance);
@@ -146,7 +147,9 @@ async function main(): Promise<void> {
     dialSocket: instance.dialSocket,
     forwarderSocket: instance.forwarderSocket,
   };
-  const inside = startInside(options, cluster, openSync(instance.supervisorLog, "a"));
+  const log = openSync(instance.supervisorLog, "a");
+  const inside = startInside(options, cluster, log);
+  closeSync(log);
   instance.writeSupervisor();
   const finish = (code: number): void => {
     rmSync(instance.runFolder, { recursive: true, force: true });

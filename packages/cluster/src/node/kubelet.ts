@@ -14,7 +14,7 @@ import type { Registry } from "../api/registry.ts";
 import type { NodePort } from "../api/server.ts";
 import type { SandboxClient } from "../sandbox/client.ts";
 import { BASE_ENV, findImage, type Programs } from "./images.ts";
-import { PodWorker } from "./pod-worker.ts";
+import { PodWorker, WRITE_RETRY_MS } from "./pod-worker.ts";
 import type { ProbeResult } from "./probes.ts";
 import { PODS_FOLDER, type Volumes } from "./volumes.ts";
 
@@ -176,7 +176,10 @@ export class Kubelet implements NodePort, NodeContext {
     try {
       await this.registry.delete(PODS, namespace, name, { gracePeriodSeconds: 0, uid });
     } catch (error) {
-      if (!(error instanceof ApiError)) throw error;
+      // Refused: it is gone, or another one. A store that could not write is asked again.
+      if (error instanceof ApiError) return;
+      process.stderr.write(`node: removal of ${name}: ${errorText(error)}\n`);
+      setTimeout(() => void this.#remove(pod), WRITE_RETRY_MS).unref();
     }
   }
 

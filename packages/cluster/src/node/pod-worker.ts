@@ -3,6 +3,7 @@
 // waiting -> running -> terminated -> (by restart policy, after a back-off) waiting ...
 import { mkdirSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import { errorText, jsonEqual } from "@lateen/base";
 import { ApiError } from "../api/errors.ts";
 import { builtIn } from "../api/kinds.ts";
@@ -27,6 +28,8 @@ const BACKOFF_FIRST_MS = 10_000;
 const BACKOFF_MAX_MS = 300_000;
 const BACKOFF_FORGET_MS = 600_000;
 const RETRY_MS = 250;
+/** Pause before what the store could not keep, on a full disk, is written again. */
+export const WRITE_RETRY_MS = 1_000;
 const LOG_GENERATIONS = 2;
 
 /** A running or finished container of the pod. */
@@ -454,6 +457,10 @@ export class PodWorker {
       } catch (error) {
         if (!(error instanceof ApiError) || error.code !== 404)
           process.stderr.write(`node: status of ${name}: ${errorText(error)}\n`);
+        if (!(error instanceof ApiError)) {
+          this.#statusDirty = true;
+          await delay(WRITE_RETRY_MS);
+        }
       }
     }
     this.#statusRunning = false;

@@ -278,11 +278,15 @@ class Log:
         now = time.time_ns()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 1_000_000_000))
         head = f"{stamp}.{now % 1_000_000_000:09d}Z {self.stream} F ".encode()
-        with open(self.path, "ab") as file:
-            file.write(b"".join(head + line + b"\n" for line in lines))
-            size = file.tell()
-        if size > LOG_BYTES_MAX:
-            os.replace(self.path, f"{self.path}.1")
+        try:
+            with open(self.path, "ab") as file:
+                file.write(b"".join(head + line + b"\n" for line in lines))
+                size = file.tell()
+            if size > LOG_BYTES_MAX:
+                os.replace(self.path, f"{self.path}.1")
+        except OSError:
+            # A full disk costs lines of a log, never the container or the instance.
+            pass
 
 
 class Init:
