@@ -1,12 +1,12 @@
 // Two instances side by side, and the errors that tell people what to do.
 import assert from "node:assert/strict";
-import { chmodSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, describe, test } from "node:test";
-import { Instance, startInstance } from "@lateen/cluster";
-import { eventually, Mesh, ROOT, run } from "../harness.ts";
+import { Instance, startInstance, stopInstance } from "@lateen/cluster";
+import { eventually, Mesh, processesOf, ROOT, run } from "../harness.ts";
 
 const scratch = mkdtempSync(join(tmpdir(), "lateen-scratch-"));
 after(() => rmSync(scratch, { recursive: true, force: true }));
@@ -58,6 +58,17 @@ describe("instances", { concurrency: false }, () => {
     assert.equal((await one.kubectl(["get", "namespaces"])).code, 0);
   });
 
+  test("two starts at the same moment make one instance; a stop that comes meanwhile waits for it", async () => {
+    await one.lateen(["down"]);
+    const instance = new Instance(one.state);
+    const started = await Promise.all([startInstance(instance), startInstance(new Instance(one.state))]);
+    assert.deepEqual(started.toSorted(), [false, true]);
+    await one.lateen(["down"]);
+    const [, stopped] = await Promise.all([startInstance(instance), stopInstance(new Instance(one.state))]);
+    assert.equal(stopped, true);
+    await eventually("no process of it is left", () => processesOf(one).length === 0);
+  });
+
   test("a full disk refuses writes and says so; what runs goes on, and nothing is lost", async () => {
     const small = new Mesh();
     await run("mount", ["-t", "tmpfs", "-o", "size=4m", "tmpfs", small.state]);
@@ -105,6 +116,7 @@ describe("instances", { concurrency: false }, () => {
     assert.equal(code, 1);
     assert.match(stderr, /the cluster did not start:[\s\S]*(not a database|malformed)/);
     assert.doesNotMatch(stderr, /at .*\.ts:\d+/);
+    assert.ok(!existsSync(new Instance(broken.state).runFolder), "nothing is left of it");
     rmSync(broken.state, { recursive: true, force: true });
   });
 });
@@ -146,6 +158,7 @@ describe("errors", () => {
     const { code, stderr } = await lateen(["up"], { LATEEN_ENVOY: join(scratch, "no-envoy") });
     assert.equal(code, 1);
     assert.match(stderr, /there is no Envoy at/);
+    assert.ok(!existsSync(new Instance(join(scratch, "none")).runFolder), "nothing is left of it");
   });
 
   test("set-up: no pip and no Envoy, and the wrong CPU", async () => {

@@ -12,10 +12,11 @@ import {
   statSync,
 } from "node:fs";
 import { request } from "node:https";
+import { createServer } from "node:net";
 import { homedir } from "node:os";
 import { delimiter, join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { errorText, Failure } from "@lateen/base";
+import { errorCode, errorText, Failure } from "@lateen/base";
 import { type Instance, startTicks } from "./instance.ts";
 import type { SupervisorOptions } from "./supervisor.ts";
 
@@ -106,8 +107,36 @@ function lastLines(path: string): string {
   return existsSync(path) ? readFileSync(path, "utf8").trimEnd().split("\n").slice(-8).join("\n") : "";
 }
 
+/**
+ * Starts and stops of one instance, one after the other. The claim is an abstract socket: the kernel grants it to one
+ * process of the machine and takes it back when that process ends, however it ends.
+ */
+async function exclusively<T>(instance: Instance, action: () => Promise<T>): Promise<T> {
+  const claim = createServer();
+  const limit = performance.now() + START_LIMIT_MS + STOP_LIMIT_MS;
+  const attempt = (): Promise<boolean> =>
+    new Promise((resolve, reject) => {
+      claim.once("error", (error) => (errorCode(error) === "EADDRINUSE" ? resolve(false) : reject(error)));
+      claim.listen(`\0${instance.runFolder}`, () => resolve(true));
+    });
+  while (!(await attempt())) {
+    claim.removeAllListeners();
+    if (performance.now() > limit) throw new Failure("another start or stop of this instance does not come to an end");
+    await delay(POLL_MS);
+  }
+  try {
+    return await action();
+  } finally {
+    claim.close();
+  }
+}
+
 /** Starts an instance in the background and waits for its API. Does nothing when it runs. Returns whether it was started. */
-export async function startInstance(instance: Instance): Promise<boolean> {
+export function startInstance(instance: Instance): Promise<boolean> {
+  return exclusively(instance, () => start(instance));
+}
+
+async function start(instance: Instance): Promise<boolean> {
   if (instance.supervisor() !== undefined) {
     await waitReady(instance, undefined);
     return false;
@@ -115,7 +144,19 @@ export async function startInstance(instance: Instance): Promise<boolean> {
   checkMachine();
   rmSync(instance.runFolder, { recursive: true, force: true });
   instance.createFolders();
-  checkState(instance);
+  try {
+    checkState(instance);
+    const hasEnded = launch(instance);
+    await waitReady(instance, hasEnded);
+  } catch (error) {
+    await stop(instance);
+    throw error;
+  }
+  return true;
+}
+
+/** Starts the supervisor. Returns whether it has ended since. */
+function launch(instance: Instance): () => boolean {
   const compileCache = join(cacheFolder(), "compile-cache");
   mkdirSync(compileCache, { recursive: true });
   const options: SupervisorOptions = {
@@ -139,13 +180,7 @@ export async function startInstance(instance: Instance): Promise<boolean> {
     ended = true;
   });
   child.unref();
-  try {
-    await waitReady(instance, () => ended);
-  } catch (error) {
-    await stopInstance(instance);
-    throw error;
-  }
-  return true;
+  return () => ended;
 }
 
 /** A state folder that another user owns cannot be written: better said here than by the database. */
@@ -175,7 +210,11 @@ async function waitReady(instance: Instance, hasEnded: (() => boolean) | undefin
 }
 
 /** Ends an instance and everything in it; its state stays. Returns whether there was one. */
-export async function stopInstance(instance: Instance): Promise<boolean> {
+export function stopInstance(instance: Instance): Promise<boolean> {
+  return exclusively(instance, () => stop(instance));
+}
+
+async function stop(instance: Instance): Promise<boolean> {
   const running = instance.supervisor();
   if (running !== undefined) {
     process.kill(running.pid, "SIGTERM");
