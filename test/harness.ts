@@ -40,6 +40,11 @@ export function run(
   });
 }
 
+/** The command that prints the HTTP status of `url`, for a container with curl; gives up after 5 s. */
+export function curlStatus(url: string): string[] {
+  return ["curl", "-sS", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}", url];
+}
+
 /** Calls `probe` until it gives something other than undefined or false; fails after the limit. */
 export async function eventually<T>(
   what: string,

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { eventually, fetchPage, hostTrace, Load, Mesh, NETWORKING, processesOf } from "../harness.ts";
+import { curlStatus, eventually, fetchPage, hostTrace, Load, Mesh, NETWORKING, processesOf } from "../harness.ts";
 
 const mesh = new Mesh();
 let traceBefore: Record<string, string> = {};
@@ -155,18 +155,7 @@ describe("Bookinfo in the mesh", { concurrency: false }, () => {
 
   test("on demand: a service's own address and names without meaning are told apart", async () => {
     const { spec } = await mesh.json(["get", "service", "ratings"]);
-    const ask = (url: string) =>
-      mesh.exec("deploy/details-v1", "details", [
-        "curl",
-        "-sS",
-        "-m",
-        "5",
-        "-o",
-        "/dev/null",
-        "-w",
-        "%{http_code}",
-        url,
-      ]);
+    const ask = (url: string) => mesh.exec("deploy/details-v1", "details", curlStatus(url));
     assert.equal((await ask(`http://${spec.clusterIP}:9080/health`)).stdout, "200");
   });
 

@@ -5,7 +5,7 @@ import { readFileSync, statSync } from "node:fs";
 import { request } from "node:https";
 import { after, before, describe, test } from "node:test";
 import { Instance, startInstance } from "@lateen/cluster";
-import { eventually, Mesh } from "../harness.ts";
+import { curlStatus, eventually, Mesh } from "../harness.ts";
 
 const mesh = new Mesh();
 const WEB = `apiVersion: apps/v1
@@ -220,23 +220,9 @@ describe("kubectl against the embedded cluster", { concurrency: false }, () => {
 
   test("Services are reached by name, and only with ready endpoints", async () => {
     const curl = () =>
-      mesh.kubectl(
-        [
-          "exec",
-          "deploy/web",
-          "--",
-          "curl",
-          "-sS",
-          "-m",
-          "5",
-          "-o",
-          "/dev/null",
-          "-w",
-          "%{http_code}",
-          "http://web.default.svc.cluster.local",
-        ],
-        { allowFailure: true },
-      );
+      mesh.kubectl(["exec", "deploy/web", "--", ...curlStatus("http://web.default.svc.cluster.local")], {
+        allowFailure: true,
+      });
     assert.equal((await curl()).stdout, "200");
     assert.match((await mesh.kubectl(["get", "endpoints", "web"])).stdout, /10\.244\.\d+\.\d+:8000/);
   });

@@ -1,7 +1,7 @@
 // The one process of an instance on the host. It holds the 127.0.0.1 ports, forwards them to Unix sockets, and is the
 // parent of everything else: when it ends, however it ends, the kernel ends PID 1 of the instance and all that is inside.
 import { type ChildProcess, spawn } from "node:child_process";
-import { closeSync, openSync, rmSync } from "node:fs";
+import { rmSync } from "node:fs";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { createInterface } from "node:readline";
 import { errorCode, errorText } from "@lateen/base";
@@ -97,7 +97,7 @@ class Forwarder {
 }
 
 /** PID 1 of the instance in new namespaces. It dies with us: by pdeathsig of `unshare`, and `--kill-child` of its child. */
-function startInside(options: SupervisorOptions, cluster: ClusterOptions, log: number): ChildProcess {
+function startInside(options: SupervisorOptions, cluster: ClusterOptions): ChildProcess {
   const command = [
     ...[
       "--pdeathsig",
@@ -116,7 +116,7 @@ function startInside(options: SupervisorOptions, cluster: ClusterOptions, log: n
     ...["python3", "-I", "-S", cluster.sandboxScript, "init", NODE_ADDRESS],
     ...[process.execPath, options.clusterMain, JSON.stringify(cluster)],
   ];
-  return spawn("setpriv", command, { stdio: ["ignore", log, log] });
+  return spawn("setpriv", command, { stdio: ["ignore", "inherit", "inherit"] });
 }
 
 async function main(): Promise<void> {
@@ -147,9 +147,7 @@ async function main(): Promise<void> {
     dialSocket: instance.dialSocket,
     forwarderSocket: instance.forwarderSocket,
   };
-  const log = openSync(instance.supervisorLog, "a");
-  const inside = startInside(options, cluster, log);
-  closeSync(log);
+  const inside = startInside(options, cluster);
   instance.writeSupervisor();
   const finish = (code: number): void => {
     rmSync(instance.runFolder, { recursive: true, force: true });
