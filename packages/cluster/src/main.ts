@@ -12,6 +12,7 @@ import { Registry } from "./api/registry.ts";
 import { ApiServer } from "./api/server.ts";
 import { Store } from "./api/store.ts";
 import { startEndpoints } from "./controllers/endpoints.ts";
+import { startGarbageCollector } from "./controllers/garbage.ts";
 import { ensureSystem, startLifecycle } from "./controllers/lifecycle.ts";
 import { startWorkloads } from "./controllers/workloads.ts";
 import { type ClusterOptions, outliveLog } from "./host/instance.ts";
@@ -208,6 +209,7 @@ async function main(): Promise<void> {
   await api.listen({ host: NODE_ADDRESS, port: 6443 });
   await serveDialer(options.dialSocket);
   await ensureSystem(registry);
+  startGarbageCollector(registry);
   startLifecycle(registry, { nodeName: NODE_NAME, authorityPem: ids.authorityPem });
   const https = { name: "https", port: 443, targetPort: 6443, protocol: "TCP" };
   await ensureNodeService(registry, {

@@ -2,7 +2,7 @@
 // Mutating ones first (by name of their configuration), each seeing what the one before it made; then validating ones.
 import { randomUUID } from "node:crypto";
 import { request } from "node:https";
-import { errorText, isObject } from "@lateen/base";
+import { errorText, isObject, jsonEqual } from "@lateen/base";
 import type { User } from "./auth.ts";
 import { ApiError } from "./errors.ts";
 import { apiVersionOf, builtIn, type Kind, tableOf } from "./kinds.ts";
@@ -18,6 +18,7 @@ export interface AdmissionRequest {
   readonly operation: Operation;
   readonly namespace: string | undefined;
   readonly name: string;
+  readonly subresource: string;
   readonly object: KubeObject | undefined;
   readonly oldObject: KubeObject | undefined;
   readonly user: User;
@@ -45,6 +46,7 @@ interface Webhook {
   }[];
   readonly failurePolicy?: string;
   readonly sideEffects: string;
+  readonly reinvocationPolicy?: string;
   readonly timeoutSeconds?: number;
   readonly namespaceSelector?: LabelSelector;
   readonly objectSelector?: LabelSelector;
@@ -56,6 +58,15 @@ interface Target {
   readonly path: string;
   readonly servername: string;
   readonly shown: string;
+}
+
+// Whether a rule names a resource: `pods`, `pods/status`, `pods/*`, `*`, `*/status`, `*/*`.
+function ruleNames(resources: readonly string[], plural: string, subresource: string): boolean {
+  return resources.some((entry) => {
+    const [resource, sub] = entry.split("/");
+    if (resource !== "*" && resource !== plural) return false;
+    return sub === "*" || (sub ?? "") === subresource;
+  });
 }
 
 const RESPONSE_BYTES_MAX = 3 << 20;
@@ -75,7 +86,8 @@ export class Admission {
         includes(rule.operations, ask.operation) &&
         includes(rule.apiGroups, kind.group) &&
         includes(rule.apiVersions, kind.version) &&
-        (rule.resources.includes(kind.plural) || rule.resources.includes("*") || rule.resources.includes("*/*")),
+        ruleNames(rule.resources, kind.plural, ask.subresource) &&
+        (rule.scope === undefined || rule.scope === "*" || (rule.scope === "Namespaced") === kind.isNamespaced),
     );
     if (!isRuled) return false;
     if (ask.namespace !== undefined) {
@@ -89,6 +101,8 @@ export class Admission {
   }
 
   #webhooks(plural: string, ask: AdmissionRequest): Webhook[] {
+    // Webhooks do not see their own configurations: a broken one must be removable.
+    if (/^(mutating|validating)webhookconfigurations$/.test(ask.kind.plural)) return [];
     const all = this.#store.list(tableOf(builtIn(plural))).flatMap((entry) => (entry["webhooks"] ?? []) as Webhook[]);
     return all.filter((webhook) => this.#matches(webhook, ask));
   }
@@ -131,6 +145,7 @@ export class Admission {
         uid,
         kind: gvk,
         resource,
+        ...(ask.subresource === "" ? {} : { subResource: ask.subresource, requestSubResource: ask.subresource }),
         requestKind: gvk,
         requestResource: resource,
         ...(ask.name === "" ? {} : { name: ask.name }),
@@ -176,24 +191,27 @@ export class Admission {
     for (const warning of Array.isArray(response["warnings"]) ? response["warnings"] : []) warn(String(warning));
     if (response["allowed"] === true) return response;
     const status = isObject(response["status"]) ? response["status"] : {};
-    const why = status["message"] === undefined ? "" : `: ${String(status["message"])}`;
-    const code = Number(status["code"] ?? 400);
-    throw new ApiError(
-      code,
-      String(status["reason"] ?? "Forbidden"),
-      `admission webhook "${webhook.name}" denied the request${why || " without explanation"}`,
-    );
+    const why = status["message"] === undefined || status["message"] === "" ? "" : `: ${String(status["message"])}`;
+    const code = Number(status["code"] ?? 0) || 400;
+    const reason = String(status["reason"] ?? "");
+    const text = why || (reason === "" ? " without explanation" : `: ${reason}`);
+    throw new ApiError(code, reason, `admission webhook "${webhook.name}" denied the request${text}`);
   }
 
   /** Runs the mutating webhooks; returns the object that they leave. Throws when one refuses. */
   async mutate(ask: AdmissionRequest, warn: (text: string) => void): Promise<KubeObject | undefined> {
     let { object } = ask;
-    for (const webhook of this.#webhooks("mutatingwebhookconfigurations", ask)) {
+    const called: { readonly webhook: Webhook; readonly result: KubeObject | undefined }[] = [];
+    const call = async (webhook: Webhook): Promise<void> => {
       const response = await this.#review(webhook, { ...ask, object }, warn);
       const patch = response?.["patch"];
-      if (typeof patch !== "string" || object === undefined) continue;
-      object = jsonPatch(object, JSON.parse(Buffer.from(patch, "base64").toString("utf8"))) as KubeObject;
-    }
+      if (typeof patch === "string" && object !== undefined) object = patched(webhook, object, patch);
+      called.push({ webhook, result: object });
+    };
+    for (const webhook of this.#webhooks("mutatingwebhookconfigurations", ask)) await call(webhook);
+    // Those that ask for it see the object once more when others changed it after them.
+    for (const { webhook, result } of [...called])
+      if (webhook.reinvocationPolicy === "IfNeeded" && !jsonEqual(result, object)) await call(webhook);
     return object;
   }
 
@@ -201,6 +219,19 @@ export class Admission {
   async validate(ask: AdmissionRequest, warn: (text: string) => void): Promise<void> {
     for (const webhook of this.#webhooks("validatingwebhookconfigurations", ask))
       await this.#review(webhook, ask, warn);
+  }
+}
+
+/** The object with a webhook's patch. Throws 500 for a patch that is none. */
+function patched(webhook: Webhook, object: KubeObject, patch: string): KubeObject {
+  try {
+    return jsonPatch(object, JSON.parse(Buffer.from(patch, "base64").toString("utf8"))) as KubeObject;
+  } catch (error) {
+    throw new ApiError(
+      500,
+      "InternalError",
+      `Internal error occurred: admission webhook "${webhook.name}" sent a patch that cannot be applied: ${errorText(error)}`,
+    );
   }
 }
 

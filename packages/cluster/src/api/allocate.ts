@@ -29,7 +29,13 @@ function freeAddress(services: readonly Service[]): string {
 /** Gives a Service its cluster address and node ports; keeps those it had. Throws 422 for ones that are taken. */
 export function allocateService(store: Store, service: Service, previous: Service | undefined): void {
   const { spec } = service;
-  if (spec.type === "ExternalName") return;
+  if (spec.type === "ExternalName") {
+    for (const key of ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"])
+      delete spec[key];
+    return;
+  }
+  spec["ipFamilies"] ??= ["IPv4"];
+  spec["ipFamilyPolicy"] ??= "SingleStack";
   const others = (store.list("services") as Service[]).filter((other) => other.metadata.uid !== service.metadata.uid);
   const kept = previous?.spec.type === "ExternalName" ? undefined : previous?.spec.clusterIP;
   if (spec.clusterIP === undefined || spec.clusterIP === "") spec.clusterIP = kept ?? freeAddress(others);
@@ -45,11 +51,19 @@ export function allocateService(store: Store, service: Service, previous: Servic
   spec.clusterIPs = [spec.clusterIP];
   if (spec.type === "NodePort" || spec.type === "LoadBalancer") allocateNodePorts(others, service, previous);
   else for (const port of spec.ports ?? []) delete port.nodePort;
+  if (spec.type !== "LoadBalancer" || spec["externalTrafficPolicy"] !== "Local") delete spec["healthCheckNodePort"];
+  else {
+    const used = new Set(
+      [...others, service].flatMap((other) => (other.spec.ports ?? []).map((port) => port.nodePort)),
+    );
+    spec["healthCheckNodePort"] ??= previous?.spec["healthCheckNodePort"] ?? freePort(used);
+  }
 }
 
 function allocateNodePorts(others: readonly Service[], service: Service, previous: Service | undefined): void {
   const used = new Set(others.flatMap((other) => (other.spec.ports ?? []).map((port) => port.nodePort)));
   for (const [i, port] of (service.spec.ports ?? []).entries()) {
+    if (service.spec["allocateLoadBalancerNodePorts"] === false && (port.nodePort ?? 0) === 0) continue;
     if (port.nodePort === undefined || port.nodePort === 0) {
       const before = previous?.spec.ports?.find((old) => old.port === port.port && old.name === port.name)?.nodePort;
       port.nodePort = before ?? freePort(used);

@@ -51,6 +51,23 @@ export class TokenSigner {
     return `${body}.${sign("RSA-SHA256", Buffer.from(body), this.#key).toString("base64url")}`;
   }
 
+  /** The public key, for those who check tokens themselves (RFC 7517). */
+  keySet(): unknown {
+    const { n, e, kty } = this.#public.export({ format: "jwk" });
+    return { keys: [{ use: "sig", kty, kid: this.#keyId, alg: "RS256", n, e }] };
+  }
+
+  /** OpenID discovery of the issuer. */
+  discovery(): unknown {
+    return {
+      issuer: ISSUER,
+      jwks_uri: `${ISSUER}/openid/v1/jwks`,
+      response_types_supported: ["id_token"],
+      subject_types_supported: ["public"],
+      id_token_signing_alg_values_supported: ["RS256"],
+    };
+  }
+
   /** The claims of a token with a good signature that has not expired, else undefined. */
   claims(token: string): Record<string, unknown> | undefined {
     const [head, body, signature, ...rest] = token.split(".");
@@ -67,7 +84,9 @@ export class TokenSigner {
   }
 }
 
-interface BoundPod {
+/** What a token lives and dies with. */
+export interface BoundObject {
+  readonly kind: "pod" | "secret" | "node";
   readonly name: string;
   readonly uid: string;
   readonly nodeName?: string;
@@ -77,11 +96,17 @@ interface BoundPod {
 export function issueToken(
   signer: TokenSigner,
   account: KubeObject,
-  options: { readonly audiences: readonly string[]; readonly expirationSeconds: number; readonly pod?: BoundPod },
+  options: {
+    readonly audiences: readonly string[];
+    readonly expirationSeconds: number;
+    /** When its holder should have asked for a new one, in seconds from now. */
+    readonly warnAfterSeconds?: number;
+    readonly bound?: BoundObject;
+  },
 ): { token: string; expirationTimestamp: string } {
   const now = Math.floor(Date.now() / 1000);
   const { name, namespace = "", uid } = account.metadata;
-  const { pod } = options;
+  const { bound, warnAfterSeconds } = options;
   const expires = now + options.expirationSeconds;
   const token = signer.sign({
     aud: options.audiences.length === 0 ? [ISSUER] : options.audiences,
@@ -91,9 +116,10 @@ export function issueToken(
     jti: randomUUID(),
     "kubernetes.io": {
       namespace,
-      ...(pod?.nodeName === undefined ? {} : { node: { name: pod.nodeName } }),
-      ...(pod === undefined ? {} : { pod: { name: pod.name, uid: pod.uid } }),
+      ...(bound?.nodeName === undefined ? {} : { node: { name: bound.nodeName } }),
+      ...(bound === undefined ? {} : { [bound.kind]: { name: bound.name, uid: bound.uid } }),
       serviceaccount: { name, uid },
+      ...(warnAfterSeconds === undefined ? {} : { warnafter: now + warnAfterSeconds }),
     },
     nbf: now,
     sub: `system:serviceaccount:${namespace}:${name}`,
@@ -105,6 +131,8 @@ interface AccountClaims {
   readonly namespace: string;
   readonly serviceaccount: { readonly name: string; readonly uid: string };
   readonly pod?: { readonly name: string; readonly uid: string };
+  readonly secret?: { readonly name: string; readonly uid: string };
+  readonly node?: { readonly name: string };
 }
 
 /** Checks tokens against the store: the account, and the pod that a token is bound to, must still exist. */
@@ -124,19 +152,24 @@ export class Authenticator {
     const own = Array.isArray(claims["aud"]) ? claims["aud"].map(String) : [];
     const shared = audiences.filter((audience) => own.includes(audience));
     if (shared.length === 0) return undefined;
-    const { namespace, serviceaccount, pod } = claims["kubernetes.io"] as AccountClaims;
+    const { namespace, serviceaccount, pod, secret, node } = claims["kubernetes.io"] as AccountClaims;
     const account = this.#store.get("serviceaccounts", namespace, serviceaccount.name);
     if (account?.metadata.uid !== serviceaccount.uid) return undefined;
     if (pod !== undefined && this.#store.get("pods", namespace, pod.name)?.metadata.uid !== pod.uid) return undefined;
-    const extra =
-      pod === undefined
-        ? {}
-        : {
-            extra: {
+    if (secret !== undefined && this.#store.get("secrets", namespace, secret.name)?.metadata.uid !== secret.uid)
+      return undefined;
+    const extra = {
+      extra: {
+        "authentication.kubernetes.io/credential-id": [`JTI=${String(claims["jti"])}`],
+        ...(node === undefined ? {} : { "authentication.kubernetes.io/node-name": [node.name] }),
+        ...(pod === undefined
+          ? {}
+          : {
               "authentication.kubernetes.io/pod-name": [pod.name],
               "authentication.kubernetes.io/pod-uid": [pod.uid],
-            },
-          };
+            }),
+      },
+    };
     const groups = ["system:serviceaccounts", `system:serviceaccounts:${namespace}`, "system:authenticated"];
     const user = { name: `system:serviceaccount:${namespace}:${serviceaccount.name}`, uid: serviceaccount.uid, groups };
     return { user: { ...user, ...extra }, audiences: shared };
@@ -168,7 +201,8 @@ export interface Action {
   readonly path?: string;
 }
 
-interface Rule {
+export interface Rule {
+  readonly [field: string]: unknown;
   readonly verbs?: readonly string[];
   readonly apiGroups?: readonly string[];
   readonly resources?: readonly string[];
@@ -220,18 +254,26 @@ export function isAllowed(store: Store, user: User, action: Action): boolean {
   const isKnown = user.groups.includes("system:authenticated");
   if (isKnown && action.path !== undefined && action.verb === "get" && DISCOVERY.test(action.path)) return true;
   if (isKnown && action.verb === "create" && action.resource.startsWith("selfsubject")) return true;
+  return rulesFor(store, user, action.namespace).some((rule) => ruleAllows(rule, action));
+}
+
+/** The rules that bindings give to a user: of the whole cluster, and of a namespace where one is named. */
+export function rulesFor(store: Store, user: User, namespace: string): Rule[] {
   const roles = tableOf(builtIn("roles"));
   const clusterRoles = tableOf(builtIn("clusterroles"));
-  const allows = (binding: Binding): boolean => {
-    if (!isSubject(binding, user)) return false;
-    const { kind, name } = binding.roleRef;
-    const role =
-      kind === "Role" ? store.get(roles, binding.metadata.namespace, name) : store.get(clusterRoles, undefined, name);
-    return ((role?.["rules"] ?? []) as Rule[]).some((rule) => ruleAllows(rule, action));
-  };
-  if (store.list(tableOf(builtIn("clusterrolebindings"))).some((binding) => allows(binding as Binding))) return true;
-  if (action.namespace === "") return false;
-  return store.list(tableOf(builtIn("rolebindings")), action.namespace).some((binding) => allows(binding as Binding));
+  const ruleLists = (table: string, within?: string): Rule[] =>
+    (store.list(table, within) as Binding[])
+      .filter((binding) => isSubject(binding, user))
+      .flatMap((binding) => {
+        const { kind, name } = binding.roleRef;
+        const role =
+          kind === "Role"
+            ? store.get(roles, binding.metadata.namespace, name)
+            : store.get(clusterRoles, undefined, name);
+        return (role?.["rules"] ?? []) as Rule[];
+      });
+  const everywhere = ruleLists(tableOf(builtIn("clusterrolebindings")));
+  return namespace === "" ? everywhere : [...everywhere, ...ruleLists(tableOf(builtIn("rolebindings")), namespace)];
 }
 
 /** The 403 of a refused action. */

@@ -1,9 +1,11 @@
 // Custom resources: what a CustomResourceDefinition says of its objects. Structural schemas (the OpenAPI subset of
 // apiextensions/v1): validation with field paths, unknown fields, defaults.
-import { isObject, jsonClone, jsonEqual } from "@lateen/base";
+import { compareText, isObject, jsonClone, jsonEqual } from "@lateen/base";
+import { checkRules, ruleErrors } from "./cel.ts";
 import { required, type StatusCause } from "./errors.ts";
 import type { Kind } from "./kinds.ts";
 import type { KubeObject } from "./objects.ts";
+import { rootType } from "./schema.ts";
 import type { PrinterColumn } from "./tables.ts";
 
 /** The part of JSON schema that a structural schema may use. */
@@ -27,9 +29,31 @@ export interface Schema {
   readonly nullable?: boolean;
   readonly oneOf?: readonly Schema[];
   readonly anyOf?: readonly Schema[];
+  readonly allOf?: readonly Schema[];
   readonly not?: Schema;
+  readonly multipleOf?: number;
+  readonly exclusiveMinimum?: boolean;
+  readonly exclusiveMaximum?: boolean;
+  readonly uniqueItems?: boolean;
+  readonly minProperties?: number;
+  readonly maxProperties?: number;
+  readonly "x-kubernetes-embedded-resource"?: boolean;
+  readonly "x-kubernetes-list-type"?: "atomic" | "set" | "map";
+  readonly "x-kubernetes-list-map-keys"?: readonly string[];
+  readonly "x-kubernetes-map-type"?: "atomic" | "granular";
+  readonly "x-kubernetes-validations"?: readonly ValidationRule[];
   readonly "x-kubernetes-preserve-unknown-fields"?: boolean;
   readonly "x-kubernetes-int-or-string"?: boolean;
+}
+
+/** A rule in the Common Expression Language. */
+export interface ValidationRule {
+  readonly rule: string;
+  readonly message?: string;
+  readonly messageExpression?: string;
+  readonly reason?: string;
+  readonly fieldPath?: string;
+  readonly optionalOldSelf?: boolean;
 }
 
 interface CrdVersion {
@@ -37,8 +61,18 @@ interface CrdVersion {
   readonly served: boolean;
   readonly storage: boolean;
   readonly schema?: { readonly openAPIV3Schema?: Schema };
-  readonly subresources?: { readonly status?: object; readonly scale?: object };
+  readonly subresources?: { readonly status?: object; readonly scale?: ScalePaths };
+  readonly selectableFields?: readonly { readonly jsonPath: string }[];
+  readonly deprecated?: boolean;
+  readonly deprecationWarning?: string;
   readonly additionalPrinterColumns?: readonly PrinterColumn[];
+}
+
+/** Where a custom kind keeps what its scale subresource shows; JSON paths such as `.spec.replicas`. */
+export interface ScalePaths {
+  readonly specReplicasPath: string;
+  readonly statusReplicasPath: string;
+  readonly labelSelectorPath?: string;
 }
 
 interface CrdSpec {
@@ -48,6 +82,7 @@ interface CrdSpec {
     readonly plural: string;
     readonly singular?: string;
     readonly kind: string;
+    readonly listKind?: string;
     readonly shortNames?: readonly string[];
     readonly categories?: readonly string[];
   };
@@ -58,36 +93,74 @@ interface CrdSpec {
 export interface CustomKind extends Kind {
   readonly schema: Schema;
   readonly printer: readonly PrinterColumn[];
-  readonly hasStatus: boolean;
+  readonly listKind: string;
+  readonly scale: ScalePaths | undefined;
+  /** Paths that field selectors may use, without the leading dot. */
+  readonly selectable: readonly string[];
+  /** Warning for each use of a deprecated version. */
+  readonly deprecation: string | undefined;
 }
 
 export function isCustom(kind: Kind): kind is CustomKind {
-  return kind.message === undefined;
+  return "schema" in kind;
 }
 
-/** The kinds that a CustomResourceDefinition serves, the storage version first. */
+const SUB_VERBS = ["get", "patch", "update"];
+
+/** Versions in the order in which clients prefer them: GA before beta before alpha, then by number, then by name. */
+function compareVersions(a: string, b: string): number {
+  const parse = (version: string): readonly [number, number, number] | undefined => {
+    const match = /^v(\d+)(?:(alpha|beta)(\d+))?$/.exec(version);
+    if (match === null) return undefined;
+    const [, major = "0", stage, minor = "0"] = match;
+    return [stage === undefined ? 2 : stage === "beta" ? 1 : 0, Number(major), Number(minor)];
+  };
+  const [x, y] = [parse(a), parse(b)];
+  if (x === undefined || y === undefined) return Number(x === undefined) - Number(y === undefined) || compareText(a, b);
+  return y[0] - x[0] || y[1] - x[1] || y[2] - x[2];
+}
+
+/** The kinds that a CustomResourceDefinition serves, the preferred version first. */
 export function customKinds(definition: KubeObject): CustomKind[] {
   const spec = definition.spec as CrdSpec;
+  const conditions = (definition.status as { conditions?: { type: string; status: string }[] } | undefined)?.conditions;
+  if (conditions?.some(({ type, status }) => type === "Established" && status === "True") !== true) return [];
   const versions = spec.versions.filter((version) => version.served);
   return versions
-    .toSorted((a, b) => Number(b.storage) - Number(a.storage))
-    .map((version) => ({
-      group: spec.group,
-      version: version.name,
-      plural: spec.names.plural,
-      kind: spec.names.kind,
-      singular: spec.names.singular ?? spec.names.kind.toLowerCase(),
-      isNamespaced: spec.scope === "Namespaced",
-      shortNames: spec.names.shortNames ?? [],
-      categories: spec.names.categories ?? [],
-      subresources: version.subresources?.status === undefined ? [] : ["status"],
-      message: undefined,
-      hasGeneration: true,
-      isReview: false,
-      schema: version.schema?.openAPIV3Schema ?? { type: "object", "x-kubernetes-preserve-unknown-fields": true },
-      printer: version.additionalPrinterColumns ?? [],
-      hasStatus: version.subresources?.status !== undefined,
-    }));
+    .toSorted((a, b) => compareVersions(a.name, b.name))
+    .map((version) => {
+      const schema = version.schema?.openAPIV3Schema ?? {
+        type: "object",
+        "x-kubernetes-preserve-unknown-fields": true,
+      };
+      const object = { group: spec.group, version: version.name, kind: spec.names.kind };
+      const { status, scale } = version.subresources ?? {};
+      const text = `${spec.group}/${version.name} ${spec.names.kind} is deprecated`;
+      return {
+        ...object,
+        plural: spec.names.plural,
+        singular: spec.names.singular ?? spec.names.kind.toLowerCase(),
+        listKind: spec.names.listKind ?? `${spec.names.kind}List`,
+        isNamespaced: spec.scope === "Namespaced",
+        verbs: ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"],
+        shortNames: spec.names.shortNames ?? [],
+        categories: spec.names.categories ?? [],
+        subresources: [
+          ...(status === undefined ? [] : [{ name: "status", object, verbs: SUB_VERBS }]),
+          ...(scale === undefined
+            ? []
+            : [{ name: "scale", object: { group: "autoscaling", version: "v1", kind: "Scale" }, verbs: SUB_VERBS }]),
+        ],
+        type: rootType(schema, `${spec.group}.${version.name}.${spec.names.kind}`),
+        columns: [],
+        hasGeneration: true,
+        schema,
+        printer: version.additionalPrinterColumns ?? [],
+        scale,
+        selectable: (version.selectableFields ?? []).map(({ jsonPath }) => jsonPath.replace(/^\./, "")),
+        deprecation: version.deprecated === true ? (version.deprecationWarning ?? text) : undefined,
+      };
+    });
 }
 
 const TYPE_TESTS: Readonly<Record<string, (value: unknown) => boolean>> = {
@@ -140,10 +213,13 @@ function checkScalar(value: unknown, schema: Schema, path: string, causes: Statu
     causes.push({ reason: "FieldValueNotSupported", message, field: path });
   }
   if (typeof value === "number") {
-    if (schema.minimum !== undefined && value < schema.minimum)
-      add(`should be greater than or equal to ${schema.minimum}`);
-    if (schema.maximum !== undefined && value > schema.maximum)
-      add(`should be less than or equal to ${schema.maximum}`);
+    const { minimum, maximum, exclusiveMinimum, exclusiveMaximum, multipleOf } = schema;
+    if (minimum !== undefined && exclusiveMinimum === true && value <= minimum)
+      add(`should be greater than ${minimum}`);
+    else if (minimum !== undefined && value < minimum) add(`should be greater than or equal to ${minimum}`);
+    if (maximum !== undefined && exclusiveMaximum === true && value >= maximum) add(`should be less than ${maximum}`);
+    else if (maximum !== undefined && value > maximum) add(`should be less than or equal to ${maximum}`);
+    if (multipleOf !== undefined && !Number.isInteger(value / multipleOf)) add(`should be a multiple of ${multipleOf}`);
   } else if (typeof value === "string") {
     if (schema.minLength !== undefined && value.length < schema.minLength)
       add(`should be at least ${schema.minLength} chars long`);
@@ -166,6 +242,7 @@ function checkAlternatives(value: unknown, schema: Schema, path: string, causes:
   if (schema.anyOf !== undefined && !schema.anyOf.some(fits)) {
     causes.push(wrongValue(path, value, `${path} in body must validate at least one schema (anyOf)`));
   }
+  for (const part of schema.allOf ?? []) check(value, part, path, causes);
   if (schema.not !== undefined && fits(schema.not)) {
     causes.push(wrongValue(path, value, `${path} in body must not validate the schema (not)`));
   }
@@ -194,14 +271,35 @@ function check(value: unknown, schema: Schema, path: string, causes: StatusCause
     if (schema.maxItems !== undefined && value.length > schema.maxItems) {
       causes.push(wrongValue(path, value.length, `${path} in body should have at most ${schema.maxItems} items`));
     }
+    checkDistinct(value, schema, path, causes);
     if (schema.items !== undefined)
       value.forEach((item, i) => check(item, schema.items as Schema, `${path}[${i}]`, causes));
   } else if (isObject(value)) checkMembers(value, schema, path, causes);
 }
 
+/** The items of sets and of lists with keys must differ. */
+function checkDistinct(items: readonly unknown[], schema: Schema, path: string, causes: StatusCause[]): void {
+  const list = schema["x-kubernetes-list-type"];
+  if (list !== "set" && list !== "map" && schema.uniqueItems !== true) return;
+  const keys = schema["x-kubernetes-list-map-keys"] ?? [];
+  const seen = new Set<string>();
+  items.forEach((item, i) => {
+    const known = list === "map" && isObject(item) ? Object.fromEntries(keys.map((key) => [key, item[key]])) : item;
+    const text = JSON.stringify(known);
+    if (seen.has(text))
+      causes.push({ reason: "FieldValueDuplicate", message: `Duplicate value: ${text}`, field: `${path}[${i}]` });
+    seen.add(text);
+  });
+}
+
 const join = (path: string, key: string): string => (path === "" ? key : `${path}.${key}`);
 
 function checkMembers(value: Record<string, unknown>, schema: Schema, path: string, causes: StatusCause[]): void {
+  const size = Object.keys(value).length;
+  if (schema.minProperties !== undefined && size < schema.minProperties)
+    causes.push(wrongValue(path, size, `${path} in body should have at least ${schema.minProperties} properties`));
+  if (schema.maxProperties !== undefined && size > schema.maxProperties)
+    causes.push(wrongValue(path, size, `${path} in body should have at most ${schema.maxProperties} properties`));
   for (const name of schema.required ?? []) {
     if (value[name] === undefined)
       causes.push({ reason: "FieldValueRequired", message: "Required value", field: join(path, name) });
@@ -215,17 +313,13 @@ function checkMembers(value: Record<string, unknown>, schema: Schema, path: stri
   }
 }
 
-/** What is wrong with a custom object. */
-export function validateCustom(object: KubeObject, kind: CustomKind): StatusCause[] {
+/** What is wrong with a custom object: its schema, then the rules in it. */
+export function validateCustom(object: KubeObject, kind: CustomKind, old?: KubeObject): StatusCause[] {
   const causes: StatusCause[] = [];
   const { metadata: _metadata, ...rest } = object;
-  check(
-    rest,
-    { ...kind.schema, required: (kind.schema.required ?? []).filter((name) => name !== "metadata") },
-    "",
-    causes,
-  );
-  return causes;
+  const needed = (kind.schema.required ?? []).filter((name) => name !== "metadata");
+  check(rest, { ...kind.schema, required: needed }, "", causes);
+  return causes.length > 0 ? causes : checkRules(object, kind.schema, old);
 }
 
 function prune(value: unknown, schema: Schema, path: string, unknown: string[]): unknown {
@@ -317,7 +411,10 @@ export function checkDefinition(definition: KubeObject): StatusCause[] {
   versions.forEach(({ name, schema }, i) => {
     if (name === undefined) causes.push(required(`spec.versions[${i}].name`));
     const at = `spec.versions[${i}].schema.openAPIV3Schema`;
-    if (schema?.openAPIV3Schema !== undefined) checkSchema(schema.openAPIV3Schema, at, causes);
+    if (schema?.openAPIV3Schema === undefined) return;
+    const before = causes.length;
+    checkSchema(schema.openAPIV3Schema, at, causes);
+    if (causes.length === before) causes.push(...ruleErrors(schema.openAPIV3Schema, at));
   });
   return causes;
 }

@@ -28,11 +28,20 @@ export class ApiError extends Error {
   readonly code: number;
   readonly reason: string;
   readonly details: StatusDetails | undefined;
-  constructor(code: number, reason: string, message: string, details?: StatusDetails) {
+  /** metadata of the Status, such as a token to go on with. */
+  readonly metadata: Readonly<Record<string, unknown>>;
+  constructor(
+    code: number,
+    reason: string,
+    message: string,
+    details?: StatusDetails,
+    metadata: Readonly<Record<string, unknown>> = {},
+  ) {
     super(message);
     this.code = code;
     this.reason = reason;
     this.details = details;
+    this.metadata = metadata;
   }
 
   /** The Status object that goes over the wire. */
@@ -40,7 +49,7 @@ export class ApiError extends Error {
     return {
       kind: "Status",
       apiVersion: "v1",
-      metadata: {},
+      metadata: this.metadata,
       status: "Failure",
       message: this.message,
       ...(this.reason === "" ? {} : { reason: this.reason }),
@@ -81,22 +90,48 @@ export const conflict = (subject: Subject, name: string, why?: string): ApiError
     details(subject, name),
   );
 
+export const conflictOfUids = (subject: Subject, name: string, asked: string, found: string): ApiError =>
+  conflict(subject, name, `Precondition failed: UID in precondition: ${asked}, UID in object meta: ${found}`);
+
+export const conflictOfVersions = (subject: Subject, name: string, asked: string, found: string): ApiError =>
+  conflict(
+    subject,
+    name,
+    `Precondition failed: ResourceVersion in precondition: ${asked}, ResourceVersion in object meta: ${found}`,
+  );
+
+/** 403 by a rule of the server, not by RBAC. */
+export const refused = (subject: Subject, name: string, why: string, causes?: readonly StatusCause[]): ApiError =>
+  new ApiError(403, "Forbidden", `${qualified(subject)} "${name}" is forbidden: ${why}`, {
+    ...details(subject, name),
+    ...(causes === undefined ? {} : { causes }),
+  });
+
 export const expired = (asked: number, oldest: number): ApiError =>
   new ApiError(410, "Expired", `too old resource version: ${asked} (${oldest})`);
 
 export const methodNotAllowed = (): ApiError =>
   new ApiError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource", {});
 
+export const unsupportedMedia = (accepted: readonly string[]): ApiError =>
+  new ApiError(
+    415,
+    "UnsupportedMediaType",
+    `the body of the request was in an unknown format - accepted media types include: ${accepted.join(", ")}`,
+    {},
+  );
+
 export const resourceNotFound = (): ApiError =>
   new ApiError(404, "NotFound", "the server could not find the requested resource", {});
 
 /** 422 with one cause for each wrong field, worded as Kubernetes words them. */
 export function invalid(subject: Subject, name: string, causes: readonly StatusCause[]): ApiError {
-  const texts = causes.map((cause) => `${cause.field}: ${cause.message}`);
+  const texts = [...new Set(causes.map((cause) => `${cause.field}: ${cause.message}`))];
   const list = texts.length === 1 ? texts[0] : `[${texts.join(", ")}]`;
   const who = subject.group === "" ? subject.kind : `${subject.kind}.${subject.group}`;
   return new ApiError(422, "Invalid", `${who} "${name}" is invalid: ${list}`, {
-    ...details(subject, name),
+    ...(name === "" ? {} : { name }),
+    ...(subject.group === "" ? {} : { group: subject.group }),
     kind: subject.kind,
     causes,
   });

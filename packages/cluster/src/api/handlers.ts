@@ -1,334 +1,345 @@
 // What each verb does on a resource: reading bodies, options and selectors, calling the registry, shaping answers.
-import type { IncomingMessage } from "node:http";
 import { isObject, jsonClone } from "@lateen/base";
-import { parse as parseYaml } from "yaml";
-import { type Authenticator, ISSUER, isAllowed, issueToken, type TokenSigner } from "./auth.ts";
-import { pruneCustom } from "./custom.ts";
-import { listKind } from "./discovery.ts";
-import { ApiError, badRequest, expired, methodNotAllowed, resourceNotFound } from "./errors.ts";
-import { auxiliaryMessage, checkFields, decodeProtobuf, dropFields } from "./fields.ts";
-import { apiVersionOf, type Kind, tableOf } from "./kinds.ts";
-import type { KubeObject, Pod } from "./objects.ts";
+import { writeApproval, writeBinding, writeEviction } from "./actions.ts";
+import type { Authenticator, TokenSigner } from "./auth.ts";
+import { type Body, checkOptions, mediaType, readBody } from "./body.ts";
+import {
+  ApiError,
+  badRequest,
+  invalid,
+  methodNotAllowed,
+  notFound,
+  resourceNotFound,
+  unsupportedMedia,
+} from "./errors.ts";
+import { apiVersionOf, hasSubresource, isStored, type Kind } from "./kinds.ts";
+import { ListServer } from "./lists.ts";
+import type { KubeObject } from "./objects.ts";
 import { jsonPatch, mergePatch, strategicMerge } from "./patch.ts";
-import type { DeleteOptions, Registry, WriteOptions } from "./registry.ts";
-import { type Predicate, parseFieldSelector, parseLabelSelector } from "./selectors.ts";
+import type { ApplyOptions, DeleteOptions, Registry, UpdateOptions } from "./registry.ts";
+import { metadataOnly, renderingOf } from "./rendering.ts";
+import { requestToken, reviewAccess, reviewRules, reviewSelf, reviewToken } from "./reviews.ts";
+import { scaleOf, withScale } from "./scale.ts";
+import { selectorOf } from "./selectors.ts";
 import { type NodePort, type ResourceRequest, sendJson } from "./server.ts";
 import { type IncludeObject, renderTable, scaleTable } from "./tables.ts";
 import { serveWatch } from "./watch.ts";
 
-/** Bodies above this are refused with 413, as by a real server. */
-const BODY_BYTES_MAX = 3 << 20;
-
-type Body = Record<string, unknown>;
-
-async function readBytes(request: IncomingMessage): Promise<Buffer> {
-  const chunks: Buffer[] = [];
-  let size = 0;
-  for await (const chunk of request as AsyncIterable<Buffer>) {
-    chunks.push(chunk);
-    size += chunk.length;
-    if (size > BODY_BYTES_MAX) {
-      throw new ApiError(413, "RequestEntityTooLarge", `Request entity too large: limit is ${BODY_BYTES_MAX}`, {});
-    }
-  }
-  return Buffer.concat(chunks);
-}
-
-const mediaType = (request: IncomingMessage): string =>
-  (request.headers["content-type"] ?? "application/json").split(";")[0]?.trim() ?? "";
-
-export type Rendering = "json" | "table" | "metadata";
-
-/** The first form that the client accepts and we can make. */
-export function renderingOf(request: IncomingMessage): Rendering {
-  const accept = request.headers.accept ?? "*/*";
-  for (const range of accept.split(",").map((part) => part.trim())) {
-    if (!range.startsWith("application/json") && !range.startsWith("*/*") && !range.startsWith("application/*"))
-      continue;
-    if (range.includes("as=Table")) return "table";
-    if (range.includes("as=PartialObjectMetadata")) return "metadata";
-    return "json";
-  }
-  const accepted = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
-  throw new ApiError(406, "NotAcceptable", `only the following media types are accepted: ${accepted}`, {});
-}
-
-/** An object as PartialObjectMetadata. */
-export function metadataOnly(object: KubeObject): Body {
-  return { kind: "PartialObjectMetadata", apiVersion: "meta.k8s.io/v1", metadata: object.metadata };
-}
-
-/** Label and field selectors of a request as one test. */
-export function selectorOf(query: URLSearchParams, kind: Kind): Predicate {
-  const labels = parseLabelSelector(query.get("labelSelector") ?? "");
-  const fields = parseFieldSelector(query.get("fieldSelector") ?? "", kind.plural);
-  return (object) => labels(object) && fields(object);
-}
+const JSON_PATCH = "application/json-patch+json";
+const MERGE_PATCH = "application/merge-patch+json";
+const STRATEGIC_PATCH = "application/strategic-merge-patch+json";
+const APPLY_PATCH = "application/apply-patch+yaml";
+/** Kinds that a PUT creates where there is none. */
+const CREATED_BY_UPDATE = new Set(
+  "leases services endpoints events limitranges runtimeclasses roles rolebindings clusterroles clusterrolebindings endpointslices".split(
+    " ",
+  ),
+);
+/** Kinds of which a PUT must say which version it replaces. */
+const NEEDS_VERSION = new Set(
+  "leases customresourcedefinitions apiservices mutatingwebhookconfigurations validatingwebhookconfigurations validatingadmissionpolicies validatingadmissionpolicybindings".split(
+    " ",
+  ),
+);
+const DELETED_AS_OBJECT = new Set([
+  "services",
+  "serviceaccounts",
+  "pods",
+  "persistentvolumes",
+  "persistentvolumeclaims",
+  "podtemplates",
+  "resourcequotas",
+]);
+/** A concurrent write is no reason to refuse a patch: it is worked out again, this often. */
+const PATCH_TRIES = 5;
 
 export class ResourceHandler {
   readonly #registry: Registry;
   readonly #authenticator: Authenticator;
   readonly #signer: TokenSigner;
   readonly #node: NodePort;
+  readonly #lists: ListServer;
 
   constructor(registry: Registry, authenticator: Authenticator, signer: TokenSigner, node: NodePort) {
     this.#registry = registry;
     this.#authenticator = authenticator;
     this.#signer = signer;
     this.#node = node;
+    this.#lists = new ListServer(registry);
   }
 
   async handle(verb: string, ask: ResourceRequest): Promise<void> {
     const { kind, name, subresource } = ask;
-    if (kind.isReview) return this.#review(verb, ask);
-    if (subresource !== "" && !kind.subresources.includes(subresource)) throw resourceNotFound();
-    if (subresource === "log") return this.#node.logs(ask.namespace ?? "", name ?? "", ask.query, ask.response);
-    if (subresource === "token") return this.#token(verb, ask);
-    if (subresource === "exec") throw badRequest("Upgrade request required");
+    const deprecation = this.#registry.customKind(kind)?.deprecation;
+    if (deprecation !== undefined) warner(ask)(deprecation);
+    if (!isStored(kind)) return this.#action(verb, ask);
+    if (subresource !== "") {
+      if (!hasSubresource(kind, subresource)) throw resourceNotFound();
+      if (await this.#subresource(verb, ask)) return;
+    }
     if (verb === "watch") return serveWatch(this.#registry, ask);
-    if (verb === "list") return this.#list(ask);
+    if (verb === "list") return this.#lists.serve(ask);
     if (verb === "create" && name === undefined) return this.#create(ask);
-    if (verb === "deletecollection") return this.#deleteCollection(ask);
+    if (verb === "deletecollection" && kind.verbs.includes(verb)) return this.#deleteCollection(ask);
     if (name === undefined) throw methodNotAllowed();
     if (verb === "get") return this.#get(ask, name);
-    if (verb === "update" || verb === "patch") return this.#change(verb, ask, name);
+    if (verb === "update") return this.#update(ask, name);
+    if (verb === "patch") return this.#patch(ask, name);
     if (verb === "delete" && subresource === "") return this.#delete(ask, name);
     throw methodNotAllowed();
   }
 
-  /** The body as an object, decoded by its content type. Empty bodies are an empty object. */
-  async #body(ask: ResourceRequest): Promise<Body> {
-    const bytes = await readBytes(ask.request);
-    if (bytes.length === 0) return {};
-    const type = mediaType(ask.request);
-    let value: unknown;
-    if (type === "application/vnd.kubernetes.protobuf") {
-      return decodeProtobuf(bytes, (apiVersion, kindName) => {
-        return auxiliaryMessage(kindName) ?? this.#registry.kinds.ofObject(apiVersion, kindName)?.message;
-      });
-    }
-    try {
-      if (type === "application/yaml" || type === "application/apply-patch+yaml")
-        value = parseYaml(bytes.toString("utf8"), { version: "1.1" });
-      else if (type === "" || type.endsWith("json")) value = JSON.parse(bytes.toString("utf8"));
-      else {
-        const accepted = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
-        throw new ApiError(
-          415,
-          "UnsupportedMediaType",
-          `the body of the request was in an unknown format - accepted media types include: ${accepted}`,
-          {},
+  /** Subresources that are not parts of the object. False: it is one, and served as the object is. */
+  async #subresource(verb: string, ask: ResourceRequest): Promise<boolean> {
+    const { subresource, name = "", namespace = "" } = ask;
+    switch (subresource) {
+      case "log":
+        if (verb !== "get") throw methodNotAllowed();
+        await this.#node.logs(namespace, name, ask.query, ask.response);
+        return true;
+      case "token":
+        if (verb !== "create") throw methodNotAllowed();
+        sendJson(
+          ask.request,
+          ask.response,
+          201,
+          requestToken(this.#registry, this.#signer, ask, await this.#body(ask)),
         );
-      }
-    } catch (error) {
-      if (error instanceof ApiError) throw error;
-      throw badRequest(
-        `the object provided is unrecognized (must be of type ${ask.kind.kind}): ${String((error as Error).message)}`,
-      );
+        return true;
+      case "exec":
+      case "attach":
+      case "portforward":
+        throw badRequest("Upgrade request required");
+      case "eviction":
+        if (verb !== "create") throw methodNotAllowed();
+        sendJson(
+          ask.request,
+          ask.response,
+          201,
+          await writeEviction(this.#registry, ask, await this.#body(ask), writeOptions(ask)),
+        );
+        return true;
+      case "binding":
+        if (verb !== "create") throw methodNotAllowed();
+        sendJson(
+          ask.request,
+          ask.response,
+          201,
+          await writeBinding(this.#registry, ask, await this.#body(ask), writeOptions(ask)),
+        );
+        return true;
+      case "proxy":
+        await this.#node.proxy(ask);
+        return true;
+      case "scale":
+        await this.#scale(verb, ask, name);
+        return true;
+      case "approval":
+        if (verb !== "update" && verb !== "patch") return false;
+        await writeApproval(ask);
+        return false;
+      default:
+        return false;
     }
-    if (!isObject(value) && !Array.isArray(value))
-      throw badRequest(`the object provided is unrecognized (must be of type ${ask.kind.kind})`);
-    return value as Body;
   }
 
-  /** Unknown fields by `fieldValidation`, wrong types always: what remains may be trusted to have its declared shape. */
-  #checkFields(ask: ResourceRequest, object: Body): Body {
-    const custom = this.#registry.customKind(ask.kind);
+  #body(ask: ResourceRequest): Promise<Body> {
+    return readBody(ask, this.#registry.kinds);
+  }
+
+  /** Unknown and repeated fields, by `fieldValidation`; what comes back has its declared shape. */
+  #decoded(ask: ResourceRequest, body: Body, repeated: readonly string[] = []): KubeObject {
+    const { kind } = ask;
+    this.#checkNames(ask, body);
     const unknown: string[] = [];
-    let result = object;
-    if (custom !== undefined) result = pruneCustom(object, custom, unknown);
-    else if (ask.kind.message !== undefined) {
-      unknown.push(...this.#checkTypes(object, ask.kind, ask.kind.message));
-      dropFields(result, unknown);
-    }
     const mode = ask.query.get("fieldValidation") ?? "Warn";
-    if (unknown.length === 0 || mode === "Ignore") return result;
-    const texts = unknown.map((path) => `unknown field "${path}"`);
-    if (mode === "Strict")
+    const object = this.#registry.decode(kind, body, unknown);
+    const texts = [
+      ...repeated.map((path) => `duplicate field "${path}"`),
+      ...unknown.map((path) => `unknown field "${path}"`),
+    ];
+    if (texts.length === 0 || mode === "Ignore") return object;
+    if (mode === "Strict") {
+      const what = `${kind.kind} in version "${kind.version}" cannot be handled as a ${kind.kind}: `;
       throw badRequest(
-        `${ask.kind.kind} in version "${ask.kind.version}" cannot be handled as a ${ask.kind.kind}: strict decoding error: ${texts.join(", ")}`,
+        `${this.#registry.customKind(kind) === undefined ? what : ""}strict decoding error: ${texts.join(", ")}`,
       );
-    const warn = this.#writeOptions(ask).warn;
-    for (const text of texts) warn?.(text);
-    return result;
+    }
+    for (const text of texts) warner(ask)(text);
+    return object;
   }
 
-  /** Refuses values of a wrong type; returns the paths of unknown fields. */
-  #checkTypes(object: Body, { kind, version }: Pick<Kind, "kind" | "version">, message: string): readonly string[] {
-    const { unknown, wrong } = checkFields(object, message);
-    if (wrong.length === 0) return unknown;
-    throw badRequest(`${kind} in version "${version}" cannot be handled as a ${kind}: ${wrong.join(", ")}`);
-  }
-
-  #writeOptions(ask: ResourceRequest, body: Body = {}): WriteOptions {
-    const inBody = Array.isArray(body["dryRun"]) && body["dryRun"].includes("All");
-    return {
-      user: ask.user,
-      isDryRun: inBody || ask.query.get("dryRun") === "All",
-      warn: (text) => ask.response.appendHeader("warning", `299 - ${JSON.stringify(text)}`),
-    };
+  /** The kind, name and namespace that a body claims must be those of the path. */
+  #checkNames({ kind, namespace, name }: ResourceRequest, body: Body): void {
+    const given = { kind: body["kind"] ?? kind.kind, apiVersion: body["apiVersion"] ?? apiVersionOf(kind) };
+    if (given.apiVersion === "") given.apiVersion = apiVersionOf(kind);
+    if (given.kind === "") given.kind = kind.kind;
+    if (given.kind !== kind.kind || given.apiVersion !== apiVersionOf(kind)) {
+      const what = `${String(given.kind)} in version "${String(given.apiVersion)}" cannot be handled as a ${kind.kind}`;
+      const isOther = given.apiVersion !== apiVersionOf(kind);
+      throw badRequest(
+        isOther
+          ? `the API version in the data (${String(given.apiVersion)}) does not match the expected API version (${apiVersionOf(kind)})`
+          : `${what}: converting (${given.kind}) to (${kind.kind}): unknown conversion`,
+      );
+    }
+    body["kind"] = kind.kind;
+    body["apiVersion"] = apiVersionOf(kind);
+    if (body["metadata"] === undefined || body["metadata"] === null) body["metadata"] = {};
+    const { metadata } = body;
+    if (!isObject(metadata)) return;
+    if (name !== undefined) {
+      const claimed = metadata["name"];
+      if (claimed === undefined || claimed === "" || claimed === null) metadata["name"] = name;
+      else if (typeof claimed === "string" && claimed !== name)
+        throw badRequest(`the name of the object (${claimed}) does not match the name on the URL (${name})`);
+    }
+    const inBody = metadata["namespace"];
+    if (kind.isNamespaced && typeof inBody === "string" && inBody !== "" && inBody !== (namespace ?? "default"))
+      throw badRequest(`the namespace of the provided object does not match the namespace sent on the request`);
   }
 
   #send(ask: ResourceRequest, code: number, object: KubeObject): void {
     const rendering = renderingOf(ask.request);
-    if (rendering === "table")
-      sendJson(
-        ask.request,
-        ask.response,
-        code,
-        this.#table(ask, [object], { resourceVersion: object.metadata.resourceVersion }),
-      );
-    else sendJson(ask.request, ask.response, code, rendering === "metadata" ? metadataOnly(object) : object);
-  }
-
-  #table(ask: ResourceRequest, objects: readonly KubeObject[], listMeta: Body): unknown {
-    return renderTable(tableOf(ask.kind), objects, {
-      listMeta,
-      include: (ask.query.get("includeObject") ?? "Metadata") as IncludeObject,
-      printer: this.#registry.customKind(ask.kind)?.printer,
-      isFirst: true,
-    });
+    if (rendering === "table") {
+      const table = renderTable(ask.kind, [object], {
+        listMeta: { resourceVersion: object.metadata.resourceVersion },
+        include: (ask.query.get("includeObject") ?? "Metadata") as IncludeObject,
+        isFirst: true,
+      });
+      sendJson(ask.request, ask.response, code, table);
+    } else sendJson(ask.request, ask.response, code, rendering === "metadata" ? metadataOnly(object) : object);
   }
 
   #get(ask: ResourceRequest, name: string): void {
-    const found = this.#registry.get(ask.kind, ask.namespace, name);
-    if (ask.subresource !== "scale") {
-      this.#send(ask, 200, this.#presented(ask.kind, found));
-      return;
-    }
-    const scale = scaleOf(found);
-    sendJson(ask.request, ask.response, 200, renderingOf(ask.request) === "table" ? scaleTable(scale) : scale);
-  }
-
-  /** Custom objects are stored once and served in every version. */
-  #presented(kind: Kind, object: KubeObject): KubeObject {
-    const apiVersion = apiVersionOf(kind);
-    return object.apiVersion === apiVersion ? object : { ...object, apiVersion };
-  }
-
-  #list(ask: ResourceRequest): void {
-    const { kind, query } = ask;
-    const selects = selectorOf(query, kind);
-    const asked = Number(query.get("resourceVersion") ?? 0);
-    if (Number.isNaN(asked)) throw badRequest(`invalid resourceVersion: ${query.get("resourceVersion")}`);
-    if (query.get("resourceVersionMatch") === "Exact" && asked < this.#registry.store.version)
-      throw expired(asked, this.#registry.store.version);
-    let items = this.#registry.list(kind, ask.namespace).filter(selects);
-    if (ask.name !== undefined) items = items.filter((item) => item.metadata.name === ask.name);
-    const version = String(this.#registry.store.version);
-    const start = continuation(query.get("continue"));
-    if (start !== undefined)
-      items = items.filter((item) => `${item.metadata.namespace ?? ""}/${item.metadata.name}` > start);
-    const limit = Number(query.get("limit") ?? 0);
-    const meta: Body = { resourceVersion: version };
-    if (limit > 0 && items.length > limit && asked !== 0)
-      throw badRequest("limit with a resourceVersion is not supported");
-    if (limit > 0 && items.length > limit) {
-      meta["remainingItemCount"] = items.length - limit;
-      items = items.slice(0, limit);
-      const last = items.at(-1);
-      meta["continue"] = Buffer.from(
-        JSON.stringify({
-          v: "meta.k8s.io/v1",
-          rv: Number(version),
-          start: `${last?.metadata.namespace ?? ""}/${last?.metadata.name}`,
-        }),
-      ).toString("base64url");
-    }
-    const shown = items.map((item) => this.#presented(kind, item));
-    const rendering = renderingOf(ask.request);
-    if (rendering === "table") sendJson(ask.request, ask.response, 200, this.#table(ask, shown, meta));
-    else if (rendering === "metadata") {
-      sendJson(ask.request, ask.response, 200, {
-        kind: "PartialObjectMetadataList",
-        apiVersion: "meta.k8s.io/v1",
-        metadata: meta,
-        items: shown.map(metadataOnly),
-      });
-    } else {
-      const isCustom = this.#registry.customKind(kind) !== undefined;
-      const plain = isCustom ? shown : shown.map(({ kind: _kind, apiVersion: _apiVersion, ...rest }) => rest);
-      sendJson(ask.request, ask.response, 200, { ...listKind(kind), metadata: meta, items: plain });
-    }
+    this.#send(ask, 200, this.#registry.get(ask.kind, ask.namespace, name));
   }
 
   async #create(ask: ResourceRequest): Promise<void> {
+    const options = writeOptions(ask);
     const body = await this.#body(ask);
-    const checked = this.#registry.checkBody(ask.kind, this.#checkFields(ask, body), ask.namespace, undefined);
-    const created = await this.#registry.create(ask.kind, ask.namespace, checked, this.#writeOptions(ask));
-    this.#send(ask, 201, created);
+    const object = this.#decoded(ask, body, ask.repeated);
+    if (ask.kind.plural === "certificatesigningrequests") nameRequester(ask, object);
+    this.#send(ask, 201, await this.#registry.create(ask.kind, ask.namespace, object, options));
   }
 
-  async #change(verb: string, ask: ResourceRequest, name: string): Promise<void> {
-    const { kind, namespace, subresource } = ask;
+  async #update(ask: ResourceRequest, name: string): Promise<void> {
+    const { kind, namespace } = ask;
     const body = await this.#body(ask);
+    const options = writeOptions(ask);
+    const object = this.#decoded(ask, body, ask.repeated);
+    const version = object.metadata.resourceVersion ?? "";
+    const found = this.#registry.find(kind, namespace, name);
+    if (found === undefined && ask.subresource === "" && CREATED_BY_UPDATE.has(kind.plural) && version === "") {
+      this.#send(ask, 201, await this.#registry.create(kind, namespace, object, options));
+      return;
+    }
+    if (found === undefined) throw notFound(kind, name);
+    if (version === "" && (NEEDS_VERSION.has(kind.plural) || this.#registry.customKind(kind) !== undefined)) {
+      const message = "Invalid value: 0x0: must be specified for an update";
+      throw invalid(kind, name, [{ reason: "FieldValueInvalid", message, field: "metadata.resourceVersion" }]);
+    }
+    const changed = await this.#registry.update(kind, namespace, name, () => jsonClone(object), options);
+    this.#send(ask, 200, changed);
+  }
+
+  async #patch(ask: ResourceRequest, name: string): Promise<void> {
+    const { kind, namespace } = ask;
     const type = mediaType(ask.request);
-    const options = this.#writeOptions(ask);
-    if (subresource === "scale") {
-      const current = this.#registry.get(kind, namespace, name);
-      const next = (verb === "update" ? body : this.#patched(kind, scaleOf(current), body, type)) as KubeObject;
-      const { replicas = 0 } = next.spec as { replicas?: number };
+    if (
+      ![JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH].includes(type) ||
+      (type === STRATEGIC_PATCH && this.#registry.customKind(kind) !== undefined)
+    )
+      throw unsupportedMedia([
+        JSON_PATCH,
+        MERGE_PATCH,
+        ...(this.#registry.customKind(kind) === undefined ? [STRATEGIC_PATCH] : []),
+        APPLY_PATCH,
+      ]);
+    const patch = await this.#body(ask);
+    const options = writeOptions(ask);
+    if (type === APPLY_PATCH) return this.#apply(ask, name, patch, options);
+    if (ask.query.get("force") !== null)
+      throw invalidOptions(
+        "PatchOptions",
+        "force",
+        "Forbidden: may not be specified for non-apply patch",
+        "FieldValueForbidden",
+      );
+    const change = (current: KubeObject): KubeObject => {
+      const patched = patchedObject(kind, current, patch, type) as Body;
+      return this.#decoded(ask, patched, ask.repeated);
+    };
+    for (let tries = 1; ; tries++) {
+      try {
+        this.#send(ask, 200, await this.#registry.update(kind, namespace, name, change, options));
+        return;
+      } catch (error) {
+        const isRace = error instanceof ApiError && error.code === 409 && error.reason === "Conflict";
+        const isPinned = isObject(patch["metadata"]) && patch["metadata"]["resourceVersion"] !== undefined;
+        if (!isRace || isPinned || tries >= PATCH_TRIES) throw error;
+      }
+    }
+  }
+
+  async #apply(ask: ResourceRequest, name: string, applied: Body, options: ApplyOptions): Promise<void> {
+    if (!isObject(applied)) throw badRequest("the apply patch must be an object");
+    if ((ask.query.get("fieldManager") ?? "") === "")
+      throw invalidOptions(
+        "PatchOptions",
+        "fieldManager",
+        "Required value: is required for apply patch",
+        "FieldValueRequired",
+      );
+    if (applied["kind"] === undefined || applied["apiVersion"] === undefined)
+      throw badRequest(`Object 'Kind' is missing in '${JSON.stringify(applied).slice(0, 200)}'`);
+    // The shape is checked, and what is unknown named; but what is applied are the fields that were sent, without defaults.
+    const shaped = this.#decoded(ask, jsonClone(applied), ask.repeated);
+    const sent = {
+      ...onlySent(applied, shaped as unknown as Body),
+      kind: ask.kind.kind,
+      apiVersion: apiVersionOf(ask.kind),
+    } as unknown as KubeObject;
+    sent.metadata = { ...sent.metadata, name };
+    const isForced = ask.query.get("force") === "true";
+    const { object, isNew } = await this.#registry.apply(ask.kind, ask.namespace, name, sent, { ...options, isForced });
+    this.#send(ask, isNew ? 201 : 200, object);
+  }
+
+  async #scale(verb: string, ask: ResourceRequest, name: string): Promise<void> {
+    const { kind, namespace } = ask;
+    const current = scaleOf(kind, this.#registry.get(kind, namespace, name));
+    let answer = current;
+    if (verb === "update" || verb === "patch") {
+      const body = await this.#body(ask);
+      const type = mediaType(ask.request);
+      const next = (verb === "update" ? body : patchedScale(current, body, type)) as unknown as KubeObject;
+      const version = next.metadata?.resourceVersion;
       const changed = await this.#registry.update(
         kind,
         namespace,
         name,
-        (object) => ({ ...object, spec: { ...(object.spec as object), replicas } }),
-        options,
+        (object) =>
+          withScale(
+            kind,
+            {
+              ...object,
+              metadata: { ...object.metadata, ...(version === undefined ? {} : { resourceVersion: version }) },
+            },
+            next,
+          ),
+        writeOptions(ask),
       );
-      sendJson(ask.request, ask.response, 200, scaleOf(changed));
-      return;
-    }
-    const change = (current: KubeObject): KubeObject => {
-      const next = verb === "update" ? body : (this.#patched(kind, this.#presented(kind, current), body, type) as Body);
-      return this.#registry.checkBody(kind, this.#checkFields(ask, next), namespace, name);
-    };
-    const changed = await this.#registry.update(kind, namespace, name, change, {
-      ...options,
-      subresource: subresource === "finalize" ? "" : subresource,
-    });
-    this.#send(ask, 200, this.#presented(kind, changed));
-  }
-
-  #patched(kind: Kind, current: unknown, patch: unknown, type: string): unknown {
-    const target = jsonClone(current);
-    if (type === "application/json-patch+json") return jsonPatch(target, patch);
-    if (type === "application/merge-patch+json") return mergePatch(target, patch);
-    if (type === "application/strategic-merge-patch+json" && kind.message !== undefined)
-      return strategicMerge(target, patch);
-    const accepted =
-      "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json";
-    throw new ApiError(
-      415,
-      "UnsupportedMediaType",
-      `the body of the request was in an unknown format - accepted media types include: ${accepted}`,
-      {},
-    );
-  }
-
-  #deleteOptions(ask: ResourceRequest, body: Body): DeleteOptions {
-    const preconditions = isObject(body["preconditions"]) ? body["preconditions"] : {};
-    const grace = body["gracePeriodSeconds"] ?? ask.query.get("gracePeriodSeconds");
-    const propagation = body["propagationPolicy"] ?? ask.query.get("propagationPolicy");
-    return {
-      ...this.#writeOptions(ask, body),
-      ...(grace === undefined || grace === null ? {} : { gracePeriodSeconds: Number(grace) }),
-      ...(typeof propagation === "string" ? { propagationPolicy: propagation } : {}),
-      ...(typeof preconditions["uid"] === "string" ? { uid: preconditions["uid"] } : {}),
-      ...(typeof preconditions["resourceVersion"] === "string"
-        ? { resourceVersion: preconditions["resourceVersion"] }
-        : {}),
-    };
+      answer = scaleOf(kind, changed);
+    } else if (verb !== "get") throw methodNotAllowed();
+    sendJson(ask.request, ask.response, 200, renderingOf(ask.request) === "table" ? scaleTable(answer) : answer);
   }
 
   async #delete(ask: ResourceRequest, name: string): Promise<void> {
     const { kind } = ask;
-    const { object, isGone } = await this.#registry.delete(
-      kind,
-      ask.namespace,
-      name,
-      this.#deleteOptions(ask, await this.#body(ask)),
-    );
-    if (!isGone || ["services", "serviceaccounts", "pods"].includes(kind.plural)) {
+    const options = deleteOptions(ask, await this.#body(ask));
+    const { object, isGone } = await this.#registry.delete(kind, ask.namespace, name, options);
+    if (!isGone || DELETED_AS_OBJECT.has(kind.plural)) {
       this.#send(ask, 200, object);
       return;
     }
@@ -348,114 +359,140 @@ export class ResourceHandler {
   }
 
   async #deleteCollection(ask: ResourceRequest): Promise<void> {
-    const options = this.#deleteOptions(ask, await this.#body(ask));
-    const items = this.#registry.list(ask.kind, ask.namespace).filter(selectorOf(ask.query, ask.kind));
-    for (const item of items)
-      await this.#registry.delete(ask.kind, item.metadata.namespace, item.metadata.name, options);
-    sendJson(ask.request, ask.response, 200, {
-      ...listKind(ask.kind),
-      metadata: { resourceVersion: String(this.#registry.store.version) },
-      items,
-    });
+    const { kind } = ask;
+    const options = deleteOptions(ask, await this.#body(ask));
+    const selects = selectorOf(ask.query, kind);
+    const items = this.#registry.list(kind, ask.namespace).filter(selects);
+    for (const item of items) {
+      try {
+        await this.#registry.delete(kind, item.metadata.namespace, item.metadata.name, options);
+      } catch (error) {
+        if (!(error instanceof ApiError) || error.code !== 404) throw error;
+      }
+    }
+    this.#lists.send(ask, items, { resourceVersion: String(this.#registry.store.version) });
   }
 
-  async #token(verb: string, ask: ResourceRequest): Promise<void> {
-    if (verb !== "create" || ask.name === undefined) throw methodNotAllowed();
-    const account = this.#registry.get(ask.kind, ask.namespace, ask.name);
-    const body = await this.#body(ask);
-    this.#checkTypes(body, { kind: "TokenRequest", version: "v1" }, auxiliaryMessage("TokenRequest") as string);
-    const spec = (body["spec"] ?? {}) as {
-      audiences?: string[];
-      expirationSeconds?: number;
-      boundObjectRef?: { kind: string; name: string };
-    };
-    const expirationSeconds = Math.max(600, Math.min(spec.expirationSeconds ?? 3600, 365 * 86_400));
-    const bound =
-      spec.boundObjectRef?.kind === "Pod"
-        ? (this.#registry.store.get("pods", ask.namespace, spec.boundObjectRef.name) as Pod | undefined)
-        : undefined;
-    const pod = bound === undefined ? {} : { pod: { name: bound.metadata.name, uid: bound.metadata.uid } };
-    const status = issueToken(this.#signer, account, { audiences: spec.audiences ?? [], expirationSeconds, ...pod });
-    const metadata = { name: ask.name, namespace: ask.namespace };
-    sendJson(ask.request, ask.response, 201, {
-      kind: "TokenRequest",
-      apiVersion: "authentication.k8s.io/v1",
-      metadata,
-      spec: { ...spec, audiences: spec.audiences ?? [ISSUER], expirationSeconds },
-      status,
-    });
-  }
-
-  async #review(verb: string, ask: ResourceRequest): Promise<void> {
+  /** Create-only kinds: a question, or an act on another object. */
+  async #action(verb: string, ask: ResourceRequest): Promise<void> {
     if (verb !== "create") throw methodNotAllowed();
-    const spec = (this.#checkFields(ask, await this.#body(ask))["spec"] ?? {}) as Body;
-    const status = ask.kind.kind === "TokenReview" ? this.#reviewToken(spec) : this.#reviewAccess(ask, spec);
-    sendJson(ask.request, ask.response, 201, {
-      kind: ask.kind.kind,
-      apiVersion: apiVersionOf(ask.kind),
-      metadata: {},
-      spec,
-      status,
-    });
+    const { kind } = ask;
+    const object = this.#decoded(ask, await this.#body(ask));
+    if (kind.plural === "bindings") {
+      sendJson(
+        ask.request,
+        ask.response,
+        201,
+        await writeBinding(this.#registry, { ...ask, name: object.metadata.name }, object, writeOptions(ask)),
+      );
+      return;
+    }
+    sendJson(ask.request, ask.response, 201, { ...object, status: this.#review(ask, object) });
   }
 
-  #reviewToken(spec: Body): Body {
-    const audiences = Array.isArray(spec["audiences"]) ? spec["audiences"].map(String) : [ISSUER];
-    const found = this.#authenticator.review(String(spec["token"] ?? ""), audiences);
-    if (found === undefined) return { user: {}, error: "[invalid bearer token, token audiences or expiry]" };
-    const { name, uid, groups, extra } = found.user;
-    return {
-      authenticated: true,
-      user: { username: name, uid, groups, ...(extra === undefined ? {} : { extra }) },
-      audiences: found.audiences,
-    };
-  }
-
-  #reviewAccess(ask: ResourceRequest, spec: Body): Body {
-    const { name, groups } = ask.user;
-    if (ask.kind.kind === "SelfSubjectReview") return { userInfo: { username: name, groups } };
-    const isOther = ask.kind.kind === "SubjectAccessReview";
-    const user = isOther ? { name: String(spec["user"] ?? ""), groups: (spec["groups"] ?? []) as string[] } : ask.user;
-    const resource = (spec["resourceAttributes"] ?? {}) as Record<string, string | undefined>;
-    const other = spec["nonResourceAttributes"] as { path?: string; verb?: string } | undefined;
-    const allowed = isAllowed(this.#registry.store, user, {
-      verb: other?.verb ?? resource["verb"] ?? "",
-      group: resource["group"] ?? "",
-      resource: resource["resource"] ?? "",
-      subresource: resource["subresource"] ?? "",
-      namespace: resource["namespace"] ?? "",
-      name: resource["name"] ?? "",
-      ...(other?.path === undefined ? {} : { path: other.path }),
-    });
-    return { allowed };
+  #review(ask: ResourceRequest, object: KubeObject): Body {
+    const spec = (object.spec ?? {}) as Body;
+    switch (ask.kind.kind) {
+      case "TokenReview":
+        return reviewToken(this.#authenticator, spec);
+      case "SelfSubjectReview":
+        return reviewSelf(ask.user);
+      case "SelfSubjectRulesReview":
+        return reviewRules(this.#registry.store, ask.user, String(spec["namespace"] ?? ""));
+      default:
+        return reviewAccess(this.#registry.store, ask, spec);
+    }
   }
 }
 
-/** Where a chunked list goes on: behind this namespace/name. */
-function continuation(token: string | null): string | undefined {
-  if (token === null || token === "") return undefined;
-  try {
-    const parsed: unknown = JSON.parse(Buffer.from(token, "base64url").toString("utf8"));
-    if (isObject(parsed) && typeof parsed["start"] === "string") return parsed["start"];
-  } catch {
-    // falls through to the refusal
-  }
-  throw badRequest("continue key is not valid");
+export function warner(ask: ResourceRequest): (text: string) => void {
+  return (text) => {
+    const header = `299 - ${JSON.stringify(text.replaceAll(/[^\x20-\x7e]/g, "?"))}`;
+    const present = ask.response.getHeader("warning");
+    if (!(Array.isArray(present) ? present : [present]).includes(header)) ask.response.appendHeader("warning", header);
+  };
 }
 
-/** The autoscaling/v1 Scale of a Deployment or ReplicaSet. */
-function scaleOf(object: KubeObject): KubeObject {
-  const spec = object.spec as { replicas?: number; selector?: { matchLabels?: Record<string, string> } };
-  const status = (object.status ?? {}) as { replicas?: number };
-  const selector = Object.entries(spec.selector?.matchLabels ?? {})
-    .map(([key, value]) => `${key}=${value}`)
-    .join(",");
-  const { name, namespace, uid, resourceVersion, creationTimestamp } = object.metadata;
+/** How the user writes: who they are, whether for real, under which field manager. */
+function writeOptions(ask: ResourceRequest): UpdateOptions {
+  const options = checkOptions(ask);
+  const agent = (ask.request.headers["user-agent"] ?? "").split("/")[0] ?? "";
   return {
-    kind: "Scale",
-    apiVersion: "autoscaling/v1",
-    metadata: { name, namespace, uid, resourceVersion, creationTimestamp } as KubeObject["metadata"],
-    spec: { replicas: spec.replicas ?? 1 },
-    status: { replicas: status.replicas ?? 0, selector },
+    user: ask.user,
+    isDryRun: options.isDryRun,
+    warn: warner(ask),
+    manager: ask.query.get("fieldManager") || agent.slice(0, 128) || "unknown",
+    subresource: ask.subresource,
+  };
+}
+
+function invalidOptions(kind: string, field: string, message: string, reason: string): ApiError {
+  return invalid({ group: "meta.k8s.io", plural: "", kind }, "", [{ reason, message, field }]);
+}
+
+const POLICIES = ["Foreground", "Background", "Orphan"];
+
+function deleteOptions(ask: ResourceRequest, body: Body): DeleteOptions {
+  const preconditions = isObject(body["preconditions"]) ? body["preconditions"] : {};
+  const grace = body["gracePeriodSeconds"] ?? ask.query.get("gracePeriodSeconds");
+  const orphan = body["orphanDependents"] ?? ask.query.get("orphanDependents");
+  let propagation = body["propagationPolicy"] ?? ask.query.get("propagationPolicy");
+  if (propagation === undefined || propagation === null || propagation === "") {
+    if (orphan === true || orphan === "true") propagation = "Orphan";
+    else if (orphan === false || orphan === "false") propagation = "Background";
+  } else if (!POLICIES.includes(String(propagation))) {
+    const message = `Unsupported value: ${JSON.stringify(propagation)}: supported values: ${POLICIES.map((name) => `"${name}"`).join(", ")}, "nil"`;
+    throw invalidOptions("DeleteOptions", "propagationPolicy", message, "FieldValueNotSupported");
+  }
+  const dryRun = Array.isArray(body["dryRun"]) && body["dryRun"].includes("All");
+  const seconds = Number(grace);
+  if (grace !== undefined && grace !== null && !Number.isInteger(seconds))
+    throw badRequest(`gracePeriodSeconds ${String(grace)} is not a number`);
+  return {
+    ...writeOptions(ask),
+    ...(dryRun ? { isDryRun: true } : {}),
+    ...(grace === undefined || grace === null ? {} : { gracePeriodSeconds: seconds }),
+    ...(typeof propagation === "string" ? { propagationPolicy: propagation } : {}),
+    ...(typeof preconditions["uid"] === "string" ? { uid: preconditions["uid"] } : {}),
+    ...(typeof preconditions["resourceVersion"] === "string"
+      ? { resourceVersion: preconditions["resourceVersion"] }
+      : {}),
+  };
+}
+
+function patchedObject(kind: Kind, current: KubeObject, patch: unknown, type: string): unknown {
+  const target = jsonClone(current);
+  if (type === JSON_PATCH) return jsonPatch(target, patch);
+  if (!isObject(patch)) throw badRequest("the patch must be an object");
+  if (type === MERGE_PATCH) return mergePatch(target, patch);
+  return strategicMerge(target, patch, kind.type);
+}
+
+function patchedScale(current: KubeObject, patch: unknown, type: string): unknown {
+  if (type === JSON_PATCH) return jsonPatch(jsonClone(current), patch);
+  return mergePatch(jsonClone(current), patch);
+}
+
+/** Of the decoded object only what the body has: decoding adds what Go shows of a type. */
+function onlySent(sent: unknown, decoded: unknown): any {
+  if (Array.isArray(sent) && Array.isArray(decoded)) return sent.map((item, i) => onlySent(item, decoded[i]));
+  if (isObject(sent) && isObject(decoded)) {
+    const entries = Object.keys(sent)
+      .filter((key) => sent[key] !== null && decoded[key] !== undefined && decoded[key] !== null)
+      .map((key) => [key, onlySent(sent[key], decoded[key])]);
+    return Object.fromEntries(entries);
+  }
+  return decoded;
+}
+
+/** Who asks for a certificate is what the server knows of them. */
+function nameRequester(ask: ResourceRequest, request: KubeObject): void {
+  const { name, uid, groups, extra } = ask.user;
+  request.spec = {
+    ...(request.spec as object),
+    username: name,
+    groups,
+    ...(uid === undefined ? {} : { uid }),
+    ...(extra === undefined ? {} : { extra }),
   };
 }

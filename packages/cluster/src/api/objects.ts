@@ -2,6 +2,17 @@
 // Built-in kinds are checked against the field table on entry, so the typed views below may be trusted inside.
 import { randomUUID } from "node:crypto";
 
+/** One entry of metadata.managedFields: who manages which fields, through which path. */
+export interface ManagedFieldsEntry {
+  manager?: string;
+  operation?: string;
+  apiVersion?: string;
+  time?: string;
+  fieldsType?: string;
+  fieldsV1?: unknown;
+  subresource?: string;
+}
+
 export interface OwnerReference {
   apiVersion: string;
   kind: string;
@@ -25,6 +36,7 @@ export interface ObjectMeta {
   annotations?: Record<string, string>;
   ownerReferences?: OwnerReference[];
   finalizers?: string[];
+  managedFields?: ManagedFieldsEntry[];
 }
 
 /** Any object of the API. */

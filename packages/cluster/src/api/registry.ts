@@ -1,20 +1,49 @@
-// The rules by which objects come, change and go, the same for every kind and every caller: defaults, validation,
-// admission, conflicts, generation, finalizers. HTTP requests and the cluster's own controllers both come through here.
-import { errorText, jsonClone, jsonEqual } from "@lateen/base";
+// The rules by which objects come, change and go, the same for every kind and every caller: decoding, defaults, field
+// managers, admission, validation, conflicts, generation, finalizers. HTTP requests and the cluster's own controllers both
+// come through here.
+import { jsonClone, jsonEqual } from "@lateen/base";
 import { Admission, type Operation } from "./admission.ts";
-import { allocateService, randomSuffix } from "./allocate.ts";
+import { randomSuffix } from "./allocate.ts";
 import type { User } from "./auth.ts";
-import { type CustomKind, customKinds, defaultCustom, establishedStatus, isCustom, validateCustom } from "./custom.ts";
-import { accountDefaults, applyDefaults, checkRequired } from "./defaults.ts";
-import { ApiError, alreadyExists, badRequest, conflict, invalid, notFound } from "./errors.ts";
-import { apiVersionOf, builtIn, type Kind, KindTable, tableOf } from "./kinds.ts";
-import { type KubeObject, newUid, type Pod, type Service, timestamp } from "./objects.ts";
+import { toServed, toStored } from "./conversion.ts";
+import { type CustomKind, customKinds, isCustom, pruneCustom } from "./custom.ts";
+import { Decoder, WrongType } from "./decode.ts";
+import {
+  alreadyExists,
+  badRequest,
+  conflict,
+  conflictOfUids,
+  conflictOfVersions,
+  invalid,
+  notFound,
+  type StatusCause,
+} from "./errors.ts";
+import { apiVersionOf, builtIn, hasSubresource, type Kind, KindTable, tableOf } from "./kinds.ts";
+import { applyObject, trackUpdate, type Writer } from "./managed.ts";
+import { type KubeObject, type ManagedFieldsEntry, newUid, type Pod, timestamp } from "./objects.ts";
 import type { Store } from "./store.ts";
+import { checkCreatable, checkDeletable, type Strategies, strategies } from "./strategy.ts";
 
 export interface WriteOptions {
   readonly user?: User;
   readonly isDryRun?: boolean;
   readonly warn?: (text: string) => void;
+  /** Owner of what this write changes, in managedFields. */
+  readonly manager?: string;
+}
+
+interface CreateOptions extends WriteOptions {
+  /** Who manages its fields, where an apply has already said so. */
+  readonly tracked?: readonly ManagedFieldsEntry[];
+}
+
+export interface UpdateOptions extends WriteOptions {
+  /** "status": only status; "": all but status where the kind has that subresource. Others write the whole object. */
+  readonly subresource?: string;
+}
+
+export interface ApplyOptions extends UpdateOptions {
+  readonly isForced?: boolean;
 }
 
 export interface DeleteOptions extends WriteOptions {
@@ -29,18 +58,19 @@ const CONTROLLERS: User = {
   name: "system:kube-controller-manager",
   groups: ["system:masters", "system:authenticated"],
 };
-const DNS_LABEL = /^[a-z0-9]([-a-z0-9]*[a-z0-9])?$/;
-const DNS_SUBDOMAIN = /^[a-z0-9]([-a-z0-9.:]*[a-z0-9])?$/;
-const PROTECTED_NAMESPACES = new Set(["default", "kube-system", "kube-public"]);
+const CONTROLLER_MANAGER = "kube-controller-manager";
+const NAME_TRIES = 8;
 
 export class Registry {
   readonly store: Store;
   readonly kinds = new KindTable();
   readonly #admission: Admission;
+  readonly #strategies: Strategies;
 
   constructor(store: Store) {
     this.store = store;
     this.#admission = new Admission(store);
+    this.#strategies = strategies(store);
     const definitions = builtIn("customresourcedefinitions");
     const refresh = (): void => this.kinds.setCustom(this.list(definitions).flatMap(customKinds));
     refresh();
@@ -53,7 +83,8 @@ export class Registry {
   }
 
   find(kind: Kind, namespace: string | undefined, name: string): KubeObject | undefined {
-    return this.store.get(tableOf(kind), kind.isNamespaced ? namespace : undefined, name);
+    const found = this.store.get(tableOf(kind), kind.isNamespaced ? namespace : undefined, name);
+    return found === undefined ? undefined : toServed(kind, found);
   }
 
   get(kind: Kind, namespace: string | undefined, name: string): KubeObject {
@@ -63,99 +94,96 @@ export class Registry {
   }
 
   list(kind: Kind, namespace?: string): KubeObject[] {
-    return this.store.list(tableOf(kind), namespace);
+    return this.store.list(tableOf(kind), namespace).map((object) => toServed(kind, object));
   }
 
-  #checkNamespace(namespace: string, kind: Kind): void {
-    const found = this.store.get("namespaces", undefined, namespace);
-    if (found === undefined) throw notFound(builtIn("namespaces"), namespace);
-    if (found.metadata.deletionTimestamp === undefined) return;
-    const why = `unable to create new content in namespace ${namespace} because it is being terminated`;
-    throw new ApiError(403, "Forbidden", `${kind.plural} is forbidden: ${why}`, {
-      causes: [
-        {
-          reason: "NamespaceTerminating",
-          message: `namespace ${namespace} is being terminated`,
-          field: "metadata.namespace",
-        },
-      ],
-    });
+  /**
+   * Reads `raw` as an object of `kind`: paths of fields that the kind does not know go to `unknown`. Throws 400 for values of
+   * a wrong type. The result is a copy.
+   */
+  decode(kind: Kind, raw: Record<string, unknown>, unknown: string[] = []): KubeObject {
+    const decoder = new Decoder();
+    try {
+      const custom = this.customKind(kind);
+      if (custom !== undefined) {
+        const { metadata = {}, ...rest } = pruneCustom(jsonClone(raw), custom, unknown);
+        const meta = builtIn("pods").type;
+        const type = meta.shape === "struct" ? meta.fields.get("metadata")?.type : undefined;
+        const at = { struct: kind.kind, path: "metadata" };
+        const read = type === undefined ? metadata : decoder.read(metadata, type, "metadata", at);
+        unknown.push(...decoder.unknown);
+        const { apiVersion, kind: name, ...members } = rest as Record<string, unknown>;
+        return { apiVersion, kind: name, metadata: read, ...members } as KubeObject;
+      }
+      const { apiVersion, kind: name, ...members } = raw;
+      const read = decoder.read(members, kind.type, "", { struct: kind.kind, path: "" }) as Record<string, unknown>;
+      unknown.push(...decoder.unknown);
+      return { apiVersion, kind: name, ...read } as unknown as KubeObject;
+    } catch (error) {
+      if (!(error instanceof WrongType)) throw error;
+      throw badRequest(
+        `${kind.kind} in version "${kind.version}" cannot be handled as a ${kind.kind}: ${error.message}`,
+      );
+    }
   }
 
-  /** Creates `input` (taken over, not copied). Resolves with the stored object once it is durable. */
+  /** Creates an object. Resolves with the stored one once it is durable. */
   async create(
     kind: Kind,
     namespace: string | undefined,
     input: KubeObject,
-    options: WriteOptions = {},
+    options: CreateOptions = {},
   ): Promise<KubeObject> {
-    let object = input;
-    object.apiVersion = apiVersionOf(kind);
-    object.kind = kind.kind;
-    const meta = object.metadata;
-    if (meta.resourceVersion !== undefined && meta.resourceVersion !== "") {
-      throw new ApiError(500, "", "resourceVersion should not be set on objects to be created");
+    const strategy = this.#strategies.of(kind);
+    let object = this.decode(kind, { ...input, apiVersion: apiVersionOf(kind), kind: kind.kind });
+    checkCreatable(this.store, kind, object, namespace);
+    const isGenerated = (object.metadata.name ?? "") === "" && (object.metadata.generateName ?? "") !== "";
+    for (let tries = 1; isGenerated; tries++) {
+      object.metadata.name = `${object.metadata.generateName}${randomSuffix(5)}`;
+      if (tries >= NAME_TRIES || this.find(kind, object.metadata.namespace, object.metadata.name) === undefined) break;
     }
-    if (kind.isNamespaced) {
-      meta.namespace = namespace ?? "default";
-      this.#checkNamespace(meta.namespace, kind);
-    } else delete meta.namespace;
-    if ((meta.name ?? "") === "" && meta.generateName !== undefined)
-      meta.name = `${meta.generateName}${randomSuffix(5)}`;
-    this.#checkName(kind, meta.name);
-    if (this.find(kind, meta.namespace, meta.name) !== undefined) throw alreadyExists(kind, meta.name);
-    this.#prepare(kind, object);
+    strategy.prepareCreate(object);
+    this.#default(kind, object);
+    if (options.tracked === undefined) {
+      delete object.metadata.managedFields;
+      trackUpdate(this.#empty(kind), object, kind.type, writerOf(kind, options, ""));
+    } else object.metadata.managedFields = [...options.tracked];
+    const tracked = object.metadata.managedFields;
+    strategy.admitCreate(object);
     object = await this.#admit("CREATE", kind, object, undefined, options);
-    this.#prepare(kind, object);
+    restoreManaged(object, tracked);
+    this.#default(kind, object);
+    this.#validate(kind, object, undefined, "");
     // Webhooks were waited for: another create may have come first.
     if (this.find(kind, object.metadata.namespace, object.metadata.name) !== undefined)
       throw alreadyExists(kind, object.metadata.name);
-    this.#complete(kind, object);
-    if (options.isDryRun !== true) await this.store.put(tableOf(kind), object);
-    return object;
+    object.metadata.uid = newUid();
+    object.metadata.creationTimestamp = timestamp();
+    delete object.metadata.deletionTimestamp;
+    delete object.metadata.deletionGracePeriodSeconds;
+    if (kind.hasGeneration) object.metadata.generation = 1;
+    else delete object.metadata.generation;
+    strategy.complete(object, undefined);
+    for (const text of strategy.warnings(object, undefined)) options.warn?.(text);
+    if (options.isDryRun === true) return ordered(kind, object);
+    const stored = ordered(toStoredKind(kind), toStored(kind, object));
+    await this.store.put(tableOf(kind), stored);
+    return toServed(kind, stored);
   }
 
-  #checkName(kind: Kind, name: string | undefined): void {
-    if (name === undefined || name === "") {
-      throw invalid(kind, "", [
-        {
-          reason: "FieldValueRequired",
-          message: "Required value: name or generateName is required",
-          field: "metadata.name",
-        },
-      ]);
-    }
-    const isLabel = kind.plural === "namespaces" || kind.plural === "services";
-    if ((isLabel ? DNS_LABEL : DNS_SUBDOMAIN).test(name) && name.length <= (isLabel ? 63 : 253)) return;
-    const rule = isLabel ? "RFC 1123 label" : "RFC 1123 subdomain";
-    const message = `Invalid value: "${name}": a lowercase ${rule} must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character`;
-    throw invalid(kind, name, [{ reason: "FieldValueInvalid", message, field: "metadata.name" }]);
+  /** An object of the kind before anything is said about it. */
+  #empty(kind: Kind): KubeObject {
+    if (isCustom(kind)) return { metadata: {} } as unknown as KubeObject;
+    return new Decoder().read({}, kind.type, "", { struct: "", path: "" }) as KubeObject;
   }
 
-  /** Defaults and validation; done before and after mutation. */
-  #prepare(kind: Kind, object: KubeObject): void {
-    const custom = this.customKind(kind);
-    const missing = checkRequired(object);
-    if (missing.length > 0) throw invalid(kind, object.metadata.name, missing);
-    if (custom !== undefined) {
-      defaultCustom(object, custom.schema);
-      const causes = validateCustom(object, custom);
-      if (causes.length > 0) throw invalid(kind, object.metadata.name, causes);
-    } else applyDefaults(object);
-    if (object.kind === "Pod") accountDefaults(object as Pod, randomSuffix(5));
+  #default(kind: Kind, object: KubeObject): void {
+    this.#strategies.of(kind).defaults(object);
   }
 
-  /** What the server sets on a new object. */
-  #complete(kind: Kind, object: KubeObject): void {
-    const { metadata } = object;
-    metadata.uid = newUid();
-    metadata.creationTimestamp = timestamp();
-    delete metadata.deletionTimestamp;
-    if (kind.hasGeneration) metadata.generation = 1;
-    if (this.customKind(kind)?.hasStatus === true) delete object.status;
-    if (kind.plural === "services") allocateService(this.store, object as Service, undefined);
-    if (kind.plural === "customresourcedefinitions") object.status = establishedStatus(object, timestamp());
-    if (kind.plural === "pods") object.status = { phase: "Pending", qosClass: "BestEffort" };
+  #validate(kind: Kind, object: KubeObject, old: KubeObject | undefined, subresource: string): void {
+    const causes: StatusCause[] = this.#strategies.of(kind).validate(object, old, subresource);
+    if (causes.length > 0) throw invalid(kind, object.metadata.name ?? "", causes);
   }
 
   async #admit(
@@ -163,17 +191,15 @@ export class Registry {
     kind: Kind,
     object: KubeObject,
     oldObject: KubeObject | undefined,
-    options: WriteOptions,
+    options: UpdateOptions,
   ): Promise<KubeObject> {
+    const subject = object.metadata;
     const ask = {
       kind,
       operation,
-      namespace: kind.isNamespaced
-        ? object.metadata.namespace
-        : kind.plural === "namespaces"
-          ? object.metadata.name
-          : undefined,
-      name: object.metadata.name,
+      namespace: kind.isNamespaced ? subject.namespace : kind.plural === "namespaces" ? subject.name : undefined,
+      name: subject.name,
+      subresource: options.subresource ?? "",
       oldObject,
       user: options.user ?? CONTROLLERS,
       isDryRun: options.isDryRun === true,
@@ -181,110 +207,127 @@ export class Registry {
     const warn = options.warn ?? (() => {});
     const mutated = (await this.#admission.mutate({ ...ask, object }, warn)) ?? object;
     await this.#admission.validate({ ...ask, object: mutated }, warn);
-    return mutated;
+    return mutated === object ? object : this.decode(kind, mutated);
   }
 
   /**
    * Changes an object: `change` gets a copy of the stored one and returns what it shall be. `subresource` limits what may
-   * change ("status": only status; "": all but status where the kind has that subresource).
+   * change. A change that changes nothing is no write.
    */
   async update(
     kind: Kind,
     namespace: string | undefined,
     name: string,
     change: (current: KubeObject) => KubeObject,
-    options: WriteOptions & { readonly subresource?: string } = {},
+    options: UpdateOptions = {},
   ): Promise<KubeObject> {
     const old = this.get(kind, namespace, name);
-    let next = this.#reconcile(kind, old, change(jsonClone(old)), options.subresource ?? "");
-    if (options.subresource === undefined || options.subresource === "") {
-      this.#prepare(kind, next);
-      const admitted = await this.#admit("UPDATE", kind, next, old, options);
-      if (admitted !== next) {
-        next = this.#reconcile(kind, old, admitted, "");
-        this.#prepare(kind, next);
-      }
-      if (this.find(kind, namespace, name) !== old) throw conflict(kind, name);
-      if (kind.plural === "services") allocateService(this.store, next as Service, old as Service);
-    }
-    if (jsonEqual(old, next)) return old;
-    if (options.isDryRun === true) return next;
-    if (
-      next.metadata.deletionTimestamp !== undefined &&
-      (next.metadata.finalizers ?? []).length === 0 &&
-      this.#isFinished(next)
-    ) {
-      await this.store.remove(tableOf(kind), next.metadata.namespace, name);
-      return next;
-    }
-    await this.store.put(tableOf(kind), next);
-    return next;
+    const stored = this.store.get(tableOf(kind), kind.isNamespaced ? namespace : undefined, name);
+    const subresource = options.subresource ?? "";
+    const changed = this.decode(kind, change(jsonClone(old)));
+    let next = this.#reconcile(kind, old, changed, subresource);
+    this.#default(kind, next);
+    trackUpdate(old, next, kind.type, writerOf(kind, options, subresource));
+    return this.#finishUpdate(kind, { old, stored, next }, options);
   }
 
-  /** Whether nothing but finalizers kept a deleted object: pods are removed by their node, namespaces by their controller. */
-  #isFinished(object: KubeObject): boolean {
-    if (object.kind === "Pod") return object.metadata.deletionGracePeriodSeconds === 0;
-    if (object.kind === "Namespace") return ((object.spec as { finalizers?: string[] }).finalizers ?? []).length === 0;
-    return true;
+  /** Server-side apply of what `applied` says; creates the object where there is none. */
+  async apply(
+    kind: Kind,
+    namespace: string | undefined,
+    name: string,
+    applied: KubeObject,
+    options: ApplyOptions,
+  ): Promise<{ object: KubeObject; isNew: boolean }> {
+    const subresource = options.subresource ?? "";
+    const live = this.find(kind, namespace, name);
+    if (live === undefined && subresource !== "") throw notFound(kind, name);
+    const stored = this.store.get(tableOf(kind), kind.isNamespaced ? namespace : undefined, name);
+    const writer = writerOf(kind, options, subresource);
+    const empty = this.#empty(kind);
+    const isForced = options.isForced === true;
+    const merged = applyObject({ live, applied, empty, type: kind.type, writer, isForced });
+    if (live === undefined) {
+      if (applied.metadata.uid !== undefined && applied.metadata.uid !== "")
+        throw conflictOfUids(kind, name, applied.metadata.uid, "");
+      const tracked = merged.metadata.managedFields ?? [];
+      return { object: await this.create(kind, namespace, merged, { ...options, tracked }), isNew: true };
+    }
+    const tracked = merged.metadata.managedFields;
+    const next = this.#reconcile(kind, live, this.decode(kind, merged), subresource);
+    this.#default(kind, next);
+    restoreManaged(next, tracked);
+    keepTimes(live, next);
+    return { object: await this.#finishUpdate(kind, { old: live, stored, next }, options), isNew: false };
+  }
+
+  async #finishUpdate(
+    kind: Kind,
+    state: { readonly old: KubeObject; readonly stored: KubeObject | undefined; readonly next: KubeObject },
+    options: UpdateOptions,
+  ): Promise<KubeObject> {
+    const { old, stored } = state;
+    let { next } = state;
+    const subresource = options.subresource ?? "";
+    const strategy = this.#strategies.of(kind);
+    const { name, namespace } = old.metadata;
+    const tracked = next.metadata.managedFields;
+    const admitted = await this.#admit("UPDATE", kind, next, old, options);
+    if (admitted !== next) {
+      next = this.#reconcile(kind, old, admitted, subresource);
+      this.#default(kind, next);
+      restoreManaged(next, tracked);
+    }
+    this.#validate(kind, next, old, subresource);
+    if (this.store.get(tableOf(kind), namespace, name) !== stored) throw conflict(kind, name);
+    strategy.complete(next, old);
+    for (const text of strategy.warnings(next, old)) options.warn?.(text);
+    next = ordered(kind, next);
+    if (jsonEqual(old, next)) return old;
+    if (options.isDryRun === true) return next;
+    const isDeleted = next.metadata.deletionTimestamp !== undefined && (next.metadata.finalizers ?? []).length === 0;
+    if (isDeleted && isFinished(next)) {
+      await this.store.remove(tableOf(kind), namespace, name);
+      return next;
+    }
+    const result = ordered(toStoredKind(kind), toStored(kind, next));
+    await this.store.put(tableOf(kind), result);
+    return toServed(kind, result);
   }
 
   /** Takes from `next` what a write through `subresource` may change; keeps the rest of `old`. */
   #reconcile(kind: Kind, old: KubeObject, next: KubeObject, subresource: string): KubeObject {
     const { name } = old.metadata;
-    const asked = next.metadata?.resourceVersion;
+    const asked = next.metadata.resourceVersion;
+    if (next.metadata.uid !== undefined && next.metadata.uid !== "" && next.metadata.uid !== old.metadata.uid)
+      throw conflictOfUids(kind, name, next.metadata.uid, old.metadata.uid);
     if (asked !== undefined && asked !== "" && asked !== old.metadata.resourceVersion) throw conflict(kind, name);
-    if (next.metadata?.uid !== undefined && next.metadata.uid !== "" && next.metadata.uid !== old.metadata.uid) {
-      const why = `Precondition failed: UID in precondition: ${next.metadata.uid}, UID in object meta: ${old.metadata.uid}`;
-      throw conflict(kind, name, why);
-    }
+    const { managedFields } = next.metadata;
+    const metadata = { ...next.metadata, ...fixedMetadata(old) };
+    for (const key of Object.keys(metadata) as (keyof typeof metadata)[])
+      if (metadata[key] === undefined) delete metadata[key];
+    let result: KubeObject = { ...next, apiVersion: apiVersionOf(kind), kind: kind.kind, metadata };
     if (subresource === "status") {
-      const status: KubeObject = { ...old, metadata: { ...old.metadata } };
-      if (next.status === undefined) delete status.status;
-      else status.status = next.status;
-      return status;
+      result = { ...old, metadata: { ...old.metadata, managedFields } as KubeObject["metadata"], status: next.status };
+      if (result.status === undefined) delete result.status;
+      if (managedFields === undefined) delete result.metadata.managedFields;
+      this.#strategies.of(kind).prepareStatus(result, next);
+      return result;
     }
-    const {
-      uid,
-      creationTimestamp,
-      namespace,
-      resourceVersion,
-      generation,
-      deletionTimestamp,
-      deletionGracePeriodSeconds,
-    } = old.metadata;
-    const fixed = {
-      name,
-      namespace,
-      uid,
-      resourceVersion,
-      generation,
-      creationTimestamp,
-      deletionTimestamp,
-      deletionGracePeriodSeconds,
-    };
-    const metadata: Record<string, unknown> = { ...next.metadata, ...fixed };
-    delete metadata["managedFields"];
-    for (const key of Object.keys(metadata)) if (metadata[key] === undefined) delete metadata[key];
-    const result: KubeObject = {
-      ...next,
-      apiVersion: apiVersionOf(kind),
-      kind: kind.kind,
-      metadata: metadata as unknown as KubeObject["metadata"],
-    };
-    if (kind.subresources.includes("status")) {
+    if (hasSubresource(kind, "status")) {
       if (old.status === undefined) delete result.status;
       else result.status = old.status;
     }
-    if (kind.hasGeneration && this.#changesDesiredState(kind, old, result)) {
+    this.#strategies.of(kind).prepareUpdate(result, old, subresource);
+    if (kind.hasGeneration && this.#changesDesiredState(kind, old, result))
       result.metadata.generation = (old.metadata.generation ?? 1) + 1;
-    }
     return result;
   }
 
   #changesDesiredState(kind: Kind, old: KubeObject, next: KubeObject): boolean {
     const desired = (object: KubeObject): unknown => {
-      const { metadata: _metadata, status: _status, ...rest } = object;
-      return rest;
+      const { metadata: _metadata, status, ...rest } = object;
+      return hasSubresource(kind, "status") || !isCustom(kind) ? rest : { ...rest, status };
     };
     if (!jsonEqual(desired(old), desired(next))) return true;
     return kind.plural === "deployments" && !jsonEqual(old.metadata.annotations, next.metadata.annotations);
@@ -298,150 +341,154 @@ export class Registry {
     options: DeleteOptions = {},
   ): Promise<{ object: KubeObject; isGone: boolean }> {
     const object = this.get(kind, namespace, name);
-    if (options.uid !== undefined && options.uid !== object.metadata.uid) {
-      throw conflict(
-        kind,
-        name,
-        `Precondition failed: UID in precondition: ${options.uid}, UID in object meta: ${object.metadata.uid}`,
-      );
-    }
-    if (options.resourceVersion !== undefined && options.resourceVersion !== object.metadata.resourceVersion)
-      throw conflict(kind, name);
-    if (kind.plural === "namespaces" && PROTECTED_NAMESPACES.has(name)) {
-      throw new ApiError(403, "Forbidden", `namespaces "${name}" is forbidden: this namespace may not be deleted`, {
-        name,
-        kind: "namespaces",
-      });
-    }
-    if (options.isDryRun === true) return { object, isGone: false };
-    const graceSeconds = this.#graceSeconds(kind, object, options);
-    const finalizers = this.#finalizersFor(object, options);
+    this.#checkPreconditions(kind, object, options);
+    checkDeletable(kind, name);
+    await this.#admitDelete(kind, object, options);
+    // Webhooks were waited for.
+    const current = this.get(kind, namespace, name);
+    this.#checkPreconditions(kind, current, options);
+    const graceSeconds = this.#graceSeconds(kind, current, options);
+    const finalizers = this.#finalizersFor(kind, current, options);
     const mustStay = finalizers.length > 0 || graceSeconds > 0 || kind.plural === "namespaces";
     if (!mustStay) {
-      await this.store.remove(tableOf(kind), object.metadata.namespace, name);
-      return { object, isGone: true };
+      if (options.isDryRun !== true) await this.store.remove(tableOf(kind), current.metadata.namespace, name);
+      return { object: current, isGone: true };
     }
-    if (
-      object.metadata.deletionTimestamp !== undefined &&
-      graceSeconds >= (object.metadata.deletionGracePeriodSeconds ?? 0)
-    ) {
-      return { object, isGone: false };
-    }
-    const next = jsonClone(object);
-    next.metadata.deletionTimestamp = timestamp(new Date(Date.now() + graceSeconds * 1000));
-    next.metadata.deletionGracePeriodSeconds = graceSeconds;
-    if (next.metadata.generation !== undefined) next.metadata.generation += 1;
-    if (finalizers.length > 0) next.metadata.finalizers = finalizers;
+    const before = current.metadata.deletionGracePeriodSeconds ?? 0;
+    if (current.metadata.deletionTimestamp !== undefined && graceSeconds >= before)
+      return { object: current, isGone: false };
+    const next = jsonClone(current);
+    const { metadata } = next;
+    const since =
+      current.metadata.deletionTimestamp === undefined
+        ? Date.now()
+        : Date.parse(current.metadata.deletionTimestamp) - before * 1000;
+    metadata.deletionTimestamp = timestamp(new Date(since + graceSeconds * 1000));
+    metadata.deletionGracePeriodSeconds = graceSeconds;
+    if (metadata.generation !== undefined) metadata.generation += 1;
+    if (finalizers.length > 0) metadata.finalizers = finalizers;
     if (kind.plural === "namespaces") next.status = { ...(next.status as object), phase: "Terminating" };
-    await this.store.put(tableOf(kind), next);
-    return { object: next, isGone: false };
+    if (options.isDryRun === true) return { object: next, isGone: false };
+    const stored = ordered(toStoredKind(kind), toStored(kind, next));
+    await this.store.put(tableOf(kind), stored);
+    return { object: toServed(kind, stored), isGone: false };
+  }
+
+  #checkPreconditions(kind: Kind, object: KubeObject, options: DeleteOptions): void {
+    const { name, uid, resourceVersion = "" } = object.metadata;
+    if (options.uid !== undefined && options.uid !== uid) throw conflictOfUids(kind, name, options.uid, uid);
+    if (options.resourceVersion !== undefined && options.resourceVersion !== resourceVersion)
+      throw conflictOfVersions(kind, name, options.resourceVersion, resourceVersion);
+  }
+
+  async #admitDelete(kind: Kind, object: KubeObject, options: DeleteOptions): Promise<void> {
+    if (kind.group === "admissionregistration.k8s.io") return;
+    const ask = {
+      kind,
+      operation: "DELETE" as const,
+      namespace: kind.isNamespaced
+        ? object.metadata.namespace
+        : kind.plural === "namespaces"
+          ? object.metadata.name
+          : undefined,
+      name: object.metadata.name,
+      subresource: "",
+      object: undefined,
+      oldObject: object,
+      user: options.user ?? CONTROLLERS,
+      isDryRun: options.isDryRun === true,
+    };
+    const warn = options.warn ?? (() => {});
+    await this.#admission.mutate(ask, warn);
+    await this.#admission.validate(ask, warn);
   }
 
   #graceSeconds(kind: Kind, object: KubeObject, options: DeleteOptions): number {
     if (kind.plural !== "pods") return 0;
     const { spec, status } = object as Pod;
     const isOver = status.phase === "Succeeded" || status.phase === "Failed";
-    if (spec.nodeName === undefined || isOver) return 0;
-    return options.gracePeriodSeconds ?? spec.terminationGracePeriodSeconds ?? 30;
+    if ((spec.nodeName ?? "") === "" || isOver) return 0;
+    const asked = options.gracePeriodSeconds ?? spec.terminationGracePeriodSeconds ?? 30;
+    return asked < 0 ? 1 : asked;
   }
 
-  #finalizersFor(object: KubeObject, options: DeleteOptions): string[] {
+  #finalizersFor(kind: Kind, object: KubeObject, options: DeleteOptions): string[] {
     const present = object.metadata.finalizers ?? [];
-    if (object.metadata.deletionTimestamp !== undefined) return present;
-    if (options.propagationPolicy === "Foreground") return [...new Set([...present, "foregroundDeletion"])];
-    if (options.propagationPolicy === "Orphan") return [...new Set([...present, "orphan"])];
-    return present;
+    // The policy of the request decides; without one, what an earlier request decided, then the kind's default.
+    const chosen =
+      options.propagationPolicy ??
+      (kind.plural === "replicationcontrollers" && !present.includes("foregroundDeletion") ? "Orphan" : undefined);
+    if (chosen === undefined) return present;
+    const others = present.filter((finalizer) => finalizer !== "orphan" && finalizer !== "foregroundDeletion");
+    if (chosen === "Foreground") return [...others, "foregroundDeletion"];
+    if (chosen === "Orphan") return [...others, "orphan"];
+    return others;
   }
+}
 
-  /** Writes an Event about `about`; equal ones are counted up on the one that exists. */
-  async event(
-    about: KubeObject,
-    component: string,
-    entry: { readonly type: "Normal" | "Warning"; readonly reason: string; readonly message: string },
-  ): Promise<void> {
-    try {
-      await this.#recordEvent(about, component, entry);
-    } catch (error) {
-      // An event tells what happened; that it cannot be kept must not stop what it tells of.
-      process.stderr.write(`event ${entry.reason} of ${about.metadata.name}: ${errorText(error)}\n`);
-    }
-  }
+function writerOf(kind: Kind, options: UpdateOptions, subresource: string): Writer {
+  return { manager: options.manager ?? CONTROLLER_MANAGER, apiVersion: apiVersionOf(kind), subresource };
+}
 
-  async #recordEvent(
-    about: KubeObject,
-    component: string,
-    entry: { readonly type: "Normal" | "Warning"; readonly reason: string; readonly message: string },
-  ): Promise<void> {
-    const kind = builtIn("events");
-    const namespace = about.metadata.namespace ?? "default";
-    const now = timestamp();
-    const same = this.list(kind, namespace).find((event) => {
-      const involved = event["involvedObject"] as { uid?: string };
-      return (
-        involved.uid === about.metadata.uid && event["reason"] === entry.reason && event["message"] === entry.message
-      );
-    });
-    if (same !== undefined) {
-      const counted = (event: KubeObject): KubeObject => ({
-        ...event,
-        count: Number(event["count"] ?? 1) + 1,
-        lastTimestamp: now,
-      });
-      await this.update(kind, namespace, same.metadata.name, counted);
-      return;
-    }
-    const { name, uid, resourceVersion } = about.metadata;
-    await this.create(kind, namespace, {
-      apiVersion: "v1",
-      kind: "Event",
-      metadata: { name: `${name}.${Date.now().toString(16)}${randomSuffix(5)}`, uid: "" },
-      involvedObject: {
-        kind: about.kind,
-        namespace: about.metadata.namespace,
-        name,
-        uid,
-        apiVersion: about.apiVersion,
-        resourceVersion,
-      },
-      reason: entry.reason,
-      message: entry.message,
-      type: entry.type,
-      source: { component },
-      firstTimestamp: now,
-      lastTimestamp: now,
-      count: 1,
-      reportingComponent: component,
-      reportingInstance: "",
-      eventTime: null,
-    });
-  }
+/** Admission must not change who manages what. */
+function restoreManaged(object: KubeObject, tracked: ManagedFieldsEntry[] | undefined): void {
+  if (tracked === undefined) delete object.metadata.managedFields;
+  else object.metadata.managedFields = tracked;
+}
 
-  /** The kind that a body claims to be must be the one of the path. */
-  checkBody(
-    kind: Kind,
-    object: Record<string, unknown>,
-    namespace: string | undefined,
-    name: string | undefined,
-  ): KubeObject {
-    const given = { kind: object["kind"] ?? kind.kind, apiVersion: object["apiVersion"] ?? apiVersionOf(kind) };
-    if (given.kind !== kind.kind || given.apiVersion !== apiVersionOf(kind)) {
-      throw badRequest(
-        `${String(given.kind)} in version "${String(given.apiVersion)}" cannot be handled as a ${kind.kind}`,
-      );
-    }
-    const metadata = (object["metadata"] ??= {}) as Record<string, unknown>;
-    if (name !== undefined && metadata["name"] !== undefined && metadata["name"] !== name) {
-      throw badRequest(
-        `the name of the object (${String(metadata["name"])}) does not match the name on the URL (${name})`,
-      );
-    }
-    const inBody = metadata["namespace"];
-    if (namespace !== undefined && inBody !== undefined && inBody !== "" && inBody !== namespace) {
-      throw badRequest("the namespace of the provided object does not match the namespace sent on the request");
-    }
-    if (name !== undefined) metadata["name"] = name;
-    if (metadata["creationTimestamp"] === null) delete metadata["creationTimestamp"];
-    delete metadata["managedFields"];
-    return object as unknown as KubeObject;
+/** An apply that changes nothing but times in managedFields changes nothing. */
+function keepTimes(live: KubeObject, next: KubeObject): void {
+  const timeless = (object: KubeObject): unknown => ({
+    ...object,
+    metadata: {
+      ...object.metadata,
+      managedFields: (object.metadata.managedFields ?? []).map(({ time: _time, ...entry }) => entry),
+    },
+  });
+  if (live.metadata.managedFields !== undefined && jsonEqual(timeless(live), timeless(next)))
+    next.metadata.managedFields = live.metadata.managedFields;
+}
+
+function fixedMetadata(old: KubeObject): Partial<KubeObject["metadata"]> {
+  const { name, namespace, uid, resourceVersion, generation, generateName, creationTimestamp } = old.metadata;
+  const { deletionTimestamp, deletionGracePeriodSeconds } = old.metadata;
+  return {
+    name,
+    ...(namespace === undefined ? {} : { namespace }),
+    uid,
+    resourceVersion,
+    generation,
+    generateName,
+    creationTimestamp,
+    deletionTimestamp,
+    deletionGracePeriodSeconds,
+  } as Partial<KubeObject["metadata"]>;
+}
+
+/** Whether nothing but finalizers kept a deleted object: pods are removed by their node, namespaces by their controller. */
+function isFinished(object: KubeObject): boolean {
+  if (object.kind === "Pod") return object.metadata.deletionGracePeriodSeconds === 0;
+  if (object.kind === "Namespace") return ((object.spec as { finalizers?: string[] }).finalizers ?? []).length === 0;
+  return true;
+}
+
+/** The kind in whose form objects of `kind` are stored. */
+function toStoredKind(kind: Kind): Kind {
+  if (kind.group === "events.k8s.io" || kind.group === "autoscaling") return builtIn(kind.plural);
+  return kind;
+}
+
+/** The fields of an object in the order of its type, as a real server writes them. */
+function ordered(kind: Kind, object: KubeObject): KubeObject {
+  if (kind.type.shape !== "struct" || isCustom(kind)) return object;
+  const result: Record<string, unknown> = { kind: kind.kind, apiVersion: apiVersionOf(kind) };
+  for (const name of kind.type.fields.keys()) if (object[name] !== undefined) result[name] = object[name];
+  const meta = kind.type.fields.get("metadata")?.type;
+  if (meta?.shape === "struct") {
+    const from = object.metadata as unknown as Record<string, unknown>;
+    const metadata: Record<string, unknown> = {};
+    for (const name of meta.fields.keys()) if (from[name] !== undefined) metadata[name] = from[name];
+    result["metadata"] = metadata;
   }
+  return result as unknown as KubeObject;
 }

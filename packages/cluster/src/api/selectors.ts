@@ -1,6 +1,8 @@
 // Label and field selectors: the texts of queries and the objects of specs.
 import { isObject } from "@lateen/base";
+import { isCustom } from "./custom.ts";
 import { badRequest } from "./errors.ts";
+import type { Kind } from "./kinds.ts";
 import type { KubeObject, LabelSelector } from "./objects.ts";
 
 export type Predicate = (object: KubeObject) => boolean;
@@ -30,13 +32,16 @@ function labelTerm(term: string): Predicate {
     return operator === "!=" ? (object) => labelOf(object, key) !== value : (object) => labelOf(object, key) === value;
   }
   const presence = /^\s*(!?)\s*([\w./-]+)\s*$/.exec(term);
-  if (presence === null) throw badRequest(`unable to parse requirement: found '${term.trim()}', expected: identifier`);
+  if (presence === null)
+    throw badRequest(
+      `unable to parse requirement: found '${term.trim()}', expected: !, identifier, or 'end of string'`,
+    );
   const [, not, key = ""] = presence;
   return not === "!" ? (object) => labelOf(object, key) === undefined : (object) => labelOf(object, key) !== undefined;
 }
 
 /** Parses a `labelSelector` query. Throws 400 for what is none. */
-export function parseLabelSelector(text: string): Predicate {
+function parseLabelSelector(text: string): Predicate {
   if (text.trim() === "") return () => true;
   const terms = text.split(/,(?![^(]*\))/).map(labelTerm);
   return (object) => terms.every((term) => term(object));
@@ -49,26 +54,77 @@ function fieldValue(object: unknown, path: string): string | undefined {
 }
 
 const FIELDS: Readonly<Record<string, readonly string[]>> = {
-  pods: ["spec.nodeName", "spec.restartPolicy", "spec.serviceAccountName", "status.phase", "status.podIP"],
-  events: ["involvedObject.", "reason", "reportingComponent", "source", "type"],
+  pods: [
+    "spec.nodeName",
+    "spec.restartPolicy",
+    "spec.schedulerName",
+    "spec.serviceAccountName",
+    "spec.hostNetwork",
+    "status.phase",
+    "status.podIP",
+    "status.nominatedNodeName",
+  ],
+  events: ["involvedObject.", "reason", "reportingComponent", "source", "type", "regarding.", "reportingController"],
   secrets: ["type"],
   namespaces: ["status.phase"],
+  nodes: ["spec.unschedulable"],
+  jobs: ["status.successful"],
+  replicasets: ["status.replicas"],
+  replicationcontrollers: ["status.replicas"],
+  certificatesigningrequests: ["spec.signerName"],
+  services: ["spec.clusterIP", "spec.type"],
+};
+
+/** Fields whose value is not found at their own path. */
+const FIELD_PATHS: Readonly<Record<string, string>> = {
+  "events source": "source.component",
+  "jobs status.successful": "status.succeeded",
 };
 
 /** Parses a `fieldSelector` query for a resource. Throws 400 for a field that it does not support. */
-export function parseFieldSelector(text: string, plural: string): Predicate {
+function parseFieldSelector(text: string, kind: Kind): Predicate {
   if (text.trim() === "") return () => true;
+  const { plural } = kind;
+  const supported = [
+    "metadata.name",
+    "metadata.namespace",
+    ...(isCustom(kind) ? kind.selectable : (FIELDS[plural] ?? [])),
+  ];
   const terms = text.split(",").map((term): Predicate => {
     const match = /^([\w.]+)(==|=|!=)(.*)$/.exec(term.trim());
     if (match === null) throw badRequest(`invalid selector: '${text}'; can't understand '${term}'`);
     const [, path = "", operator, value = ""] = match;
-    const supported = ["metadata.name", "metadata.namespace", ...(FIELDS[plural] ?? [])];
     if (!supported.some((field) => path === field || (field.endsWith(".") && path.startsWith(field)))) {
       throw badRequest(`field label not supported: ${path}`);
     }
-    return (object) => (fieldValue(object, path) === value) === (operator !== "!=");
+    const at = FIELD_PATHS[`${plural} ${path}`] ?? path;
+    // Booleans and numbers that are not there are false and 0.
+    const isFlag = value === "false" || value === "0";
+    const same = (object: KubeObject): boolean => {
+      const found = fieldValue(object, at);
+      return found === value || (isFlag && found === "");
+    };
+    return (object) => same(object) === (operator !== "!=");
   });
   return (object) => terms.every((term) => term(object));
+}
+
+/** Label and field selectors of a request as one test. */
+export function selectorOf(query: URLSearchParams, kind: Kind): Predicate {
+  const labels = parseLabelSelector(query.get("labelSelector") ?? "");
+  const fields = parseFieldSelector(query.get("fieldSelector") ?? "", kind);
+  return (object) => labels(object) && fields(object);
+}
+
+/** A spec's selector as the text of a query. */
+export function selectorText(selector: LabelSelector | undefined): string {
+  const pairs = Object.entries(selector?.matchLabels ?? {}).map(([key, value]) => `${key}=${value}`);
+  const terms = (selector?.matchExpressions ?? []).map(({ key, operator, values = [] }) => {
+    if (operator === "Exists") return key;
+    if (operator === "DoesNotExist") return `!${key}`;
+    return `${key} ${operator === "In" ? "in" : "notin"} (${values.join(",")})`;
+  });
+  return [...pairs.toSorted(), ...terms].join(",");
 }
 
 /** A spec's selector as a predicate on labels. An absent selector selects nothing, an empty one everything. */

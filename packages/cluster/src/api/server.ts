@@ -7,33 +7,27 @@ import type { TLSSocket } from "node:tls";
 import { contentHash, errorText } from "@lateen/base";
 import type { Identity } from "@lateen/x509";
 import { type Action, type Authenticator, forbidden, isAllowed, type TokenSigner, type User } from "./auth.ts";
-import type { CustomKind } from "./custom.ts";
-import {
-  aggregated,
-  coreVersions,
-  groupList,
-  oneGroup,
-  openApiDocument,
-  openApiIndex,
-  resourceList,
-  SERVER_VERSION,
-} from "./discovery.ts";
+import { aggregated, coreVersions, groupList, oneGroup, resourceList, SERVER_VERSION } from "./discovery.ts";
 import { ApiError, methodNotAllowed, resourceNotFound } from "./errors.ts";
 import { ResourceHandler } from "./handlers.ts";
 import type { Kind } from "./kinds.ts";
+import { OpenApi } from "./openapi.ts";
 import type { Registry } from "./registry.ts";
 
 /** What the node does for the API: streams into and out of containers. */
 export interface NodePort {
   /** Answers `log` requests on `response`. */
   logs(namespace: string, pod: string, query: URLSearchParams, response: ServerResponse): Promise<void>;
-  /** Takes over the socket of an `exec` request. */
-  exec(
+  /** Takes over the socket of an `exec`, `attach` or `portforward` request. */
+  stream(
+    how: string,
     namespace: string,
     pod: string,
     query: URLSearchParams,
     upgrade: { request: IncomingMessage; socket: Duplex; head: Buffer },
   ): Promise<void>;
+  /** Hands a request on to a pod, a Service's endpoint or a node. */
+  proxy(ask: ResourceRequest): Promise<void>;
 }
 
 /** A request about a resource. */
@@ -42,10 +36,14 @@ export interface ResourceRequest {
   readonly namespace: string | undefined;
   readonly name: string | undefined;
   readonly subresource: string;
+  /** What follows the subresource in the path (proxy). */
+  readonly rest: string;
   readonly query: URLSearchParams;
   readonly request: IncomingMessage;
   readonly response: ServerResponse;
   readonly user: User;
+  /** Paths of fields that the body has twice; filled when it is read. */
+  readonly repeated: string[];
 }
 
 export interface ApiServerParts {
@@ -57,6 +55,7 @@ export interface ApiServerParts {
   readonly address: string;
 }
 
+const YEAR_MS = 365 * 86_400_000;
 const OPEN_PATHS = new Set(["/livez", "/readyz", "/healthz", "/version"]);
 
 export function sendJson(request: IncomingMessage, response: ServerResponse, code: number, body: unknown): void {
@@ -86,13 +85,23 @@ function parseResourcePath(path: string, find: (group: string, version: string, 
     namespace = rest[1];
     rest = rest.slice(2);
   }
+  // The older form of a watch: /api/v1/watch/...
+  const isWatch = rest[0] === "watch" && rest.length > 1;
+  if (isWatch) rest = rest.slice(1);
+  if (isWatch && rest[0] === "namespaces" && rest.length > 2) {
+    namespace = rest[1];
+    rest = rest.slice(2);
+  }
   const [plural, name, subresource = "", ...extra] = rest;
   if (plural === undefined) return undefined;
   const kind = find(group, version, plural);
-  if (kind === undefined || extra.length > 0 || (namespace !== undefined && !kind.isNamespaced))
+  const isDeep = extra.length > 0 && subresource !== "proxy";
+  if (kind === undefined || isDeep || (namespace !== undefined && !kind.isNamespaced))
     return { kind: undefined, group, version };
-  return { kind, namespace, name, subresource, group, version };
+  return { kind, namespace, name, subresource, group, version, isWatch, rest: extra.join("/") };
 }
+
+const STREAMS = new Set(["exec", "attach", "portforward"]);
 
 const METHOD_VERBS: Readonly<Record<string, string>> = {
   POST: "create",
@@ -113,11 +122,13 @@ function verbOf(method: string, query: URLSearchParams, name: string | undefined
 export class ApiServer {
   readonly #parts: ApiServerParts;
   readonly #handler: ResourceHandler;
+  readonly #openApi: OpenApi;
   readonly servers: Server[] = [];
   #isReady = false;
 
   constructor(parts: ApiServerParts) {
     this.#parts = parts;
+    this.#openApi = new OpenApi(parts.registry.kinds);
     this.#handler = new ResourceHandler(parts.registry, parts.authenticator, parts.signer, parts.node);
   }
 
@@ -160,7 +171,7 @@ export class ApiServer {
     try {
       const url = new URL(request.url ?? "/", "https://api");
       if (await this.#serveOpen(url.pathname, request, response)) return;
-      const user = this.#parts.authenticator.authenticate(request.socket as TLSSocket, request.headers.authorization);
+      const user = this.#userOf(request);
       await this.#route(url, user, request, response);
     } catch (error) {
       this.#fail(request, response, error);
@@ -175,9 +186,18 @@ export class ApiServer {
       process.stderr.write(`api: ${request.method} ${request.url}: ${error instanceof Error ? error.stack : text}\n`);
       failure = new ApiError(500, "InternalError", `Internal error occurred: ${text}`, { causes: [{ message: text }] });
     }
-    const { code } = failure as ApiError;
-    if (response.headersSent) response.destroy();
-    else sendJson(request, response, code, (failure as ApiError).toStatus());
+    const { code, details } = failure as ApiError;
+    if (response.headersSent) {
+      response.destroy();
+      return;
+    }
+    if (failure instanceof PageNotFound) {
+      response.writeHead(404, { "content-type": "text/plain; charset=utf-8", "x-content-type-options": "nosniff" });
+      response.end("404 page not found\n");
+      return;
+    }
+    if (details?.retryAfterSeconds !== undefined) response.setHeader("retry-after", String(details.retryAfterSeconds));
+    sendJson(request, response, code, (failure as ApiError).toStatus());
   }
 
   /** What everybody may ask: health and version. */
@@ -216,7 +236,9 @@ export class ApiServer {
         throw resourceNotFound();
       throw pageNotFound();
     }
-    const verb = verbOf(request.method ?? "GET", url.searchParams, found.name);
+    if (found.isWatch === true) url.searchParams.set("watch", "true");
+    let verb = verbOf(request.method ?? "GET", url.searchParams, found.name);
+    if (found.subresource === "proxy" && verb === undefined) verb = "get";
     if (verb === undefined) throw methodNotAllowed();
     const { namespace, name, subresource } = found;
     const action = {
@@ -233,11 +255,39 @@ export class ApiServer {
       namespace,
       name,
       subresource,
+      rest: found.rest ?? "",
       query: url.searchParams,
       request,
       response,
       user,
+      repeated: [],
     });
+  }
+
+  /** Who asks: the user behind the request, or the one that they may impersonate. */
+  #userOf(request: IncomingMessage): User {
+    const { authenticator } = this.#parts;
+    const user = authenticator.authenticate(request.socket as TLSSocket, request.headers.authorization);
+    const other = impersonated(request);
+    if (other === undefined) return user;
+    const may = (resource: string, name: string, group = ""): void =>
+      this.#authorize(user, { verb: "impersonate", group, resource, subresource: "", namespace: "", name });
+    const account = /^system:serviceaccount:([^:]+):([^:]+)$/.exec(other.name);
+    if (account === null) may("users", other.name);
+    else {
+      const [, namespace = "", name = ""] = account;
+      this.#authorize(user, {
+        verb: "impersonate",
+        group: "",
+        resource: "serviceaccounts",
+        subresource: "",
+        namespace,
+        name,
+      });
+    }
+    const given = new Set([request.headers["impersonate-group"] ?? []].flat().flatMap((text) => text.split(/,\s*/)));
+    for (const group of given) may("groups", group);
+    return other;
   }
 
   #authorize(user: User, action: Action): void {
@@ -248,12 +298,17 @@ export class ApiServer {
     const { kinds } = this.#parts.registry;
     const steps = url.pathname.split("/").filter((step) => step !== "");
     const [root, first, second] = steps;
-    const schemas = (kind: Kind): unknown => (kind as Partial<CustomKind>).schema;
     let body: unknown;
-    if (root === "openapi" && first === "v3") {
-      const path = steps.slice(2).join("/");
-      body = path === "" ? openApiIndex(kinds, schemas) : openApiDocument(kinds, path, schemas);
-    } else if ((root === "api" || root === "apis") && first === undefined) {
+    if (root === "openapi") {
+      this.#sendOpenApi(url, steps.slice(1), request, response);
+      return;
+    }
+    if (root === ".well-known" || (root === "openid" && first === "v1")) {
+      this.#sendKeys(root, second, response);
+      return;
+    }
+    if (root === undefined) body = { paths: this.#paths() };
+    else if ((root === "api" || root === "apis") && first === undefined) {
       if ((request.headers.accept ?? "").includes("as=APIGroupDiscoveryList")) {
         this.#sendAggregated(aggregated(kinds, root === "api"), request, response);
         return;
@@ -264,6 +319,70 @@ export class ApiServer {
     else if (root === "apis") body = resourceList(kinds, first ?? "", second ?? "");
     if (body === undefined) throw pageNotFound();
     sendJson(request, response, 200, body);
+  }
+
+  #paths(): string[] {
+    const { kinds } = this.#parts.registry;
+    const groups = kinds
+      .all()
+      .flatMap(({ group, version }) => (group === "" ? [] : [`/apis/${group}`, `/apis/${group}/${version}`]));
+    const others = [
+      "/api",
+      "/api/v1",
+      "/apis",
+      "/healthz",
+      "/livez",
+      "/metrics",
+      "/openapi/v2",
+      "/openapi/v3",
+      "/readyz",
+      "/version",
+    ];
+    return [...new Set([...others, ...groups])].toSorted();
+  }
+
+  #sendOpenApi(url: URL, steps: readonly string[], request: IncomingMessage, response: ServerResponse): void {
+    const [version, ...rest] = steps;
+    const path = rest.join("/");
+    const head = { "content-type": "application/json", vary: "Accept" };
+    if (version === "v3" && path === "") {
+      response.writeHead(200, head).end(this.#openApi.index());
+      return;
+    }
+    const found =
+      version === "v2" && path === ""
+        ? this.#openApi.swagger()
+        : version === "v3"
+          ? this.#openApi.document(path)
+          : undefined;
+    if (found === undefined) throw pageNotFound();
+    // The older document is asked for in protobuf first; a client that takes nothing else is told so.
+    if (version === "v2" && /^application\/com\.github\.[^,]*protobuf$/.test(request.headers.accept ?? ""))
+      throw new ApiError(406, "NotAcceptable", "only the following media types are accepted: application/json", {});
+    const asked = url.searchParams.get("hash");
+    if (version === "v3" && asked !== null && asked !== found.hash) {
+      response.writeHead(301, { location: `/openapi/v3/${path}?hash=${found.hash}` }).end();
+      return;
+    }
+    const etag = `"${found.hash}"`;
+    if (request.headers["if-none-match"] === etag) {
+      response.writeHead(304, { etag }).end();
+      return;
+    }
+    const caching: Record<string, string> =
+      asked === null
+        ? {}
+        : { "cache-control": "public, immutable", expires: new Date(Date.now() + YEAR_MS).toUTCString() };
+    response.writeHead(200, { ...head, etag, ...caching }).end(found.text);
+  }
+
+  /** What others need to check ServiceAccount tokens: OpenID discovery and the public key. */
+  #sendKeys(root: string, second: string | undefined, response: ServerResponse): void {
+    const { signer } = this.#parts;
+    if (root === "openid" && second !== "jwks") throw pageNotFound();
+    const type = root === "openid" ? "application/jwk-set+json" : "application/json";
+    response.writeHead(200, { "content-type": type, "cache-control": "public, max-age=3600" });
+    response.end(JSON.stringify(root === "openid" ? signer.keySet() : signer.discovery()));
   }
 
   #sendAggregated(body: unknown, request: IncomingMessage, response: ServerResponse): void {
@@ -285,16 +404,16 @@ export class ApiServer {
     socket.on("error", () => {});
     try {
       const url = new URL(request.url ?? "/", "https://api");
-      const user = this.#parts.authenticator.authenticate(request.socket as TLSSocket, request.headers.authorization);
+      const user = this.#userOf(request);
       const { registry, node } = this.#parts;
       const found = parseResourcePath(url.pathname, (group, version, plural) =>
         registry.kinds.find(group, version, plural),
       );
-      if (found?.kind?.plural !== "pods" || found.subresource !== "exec" || found.name === undefined)
-        throw resourceNotFound();
-      const { namespace = "", name } = found;
-      this.#authorize(user, { verb: "create", group: "", resource: "pods", subresource: "exec", namespace, name });
-      await node.exec(namespace, name, url.searchParams, { request, socket, head });
+      const { kind, namespace = "", name = "", subresource = "" } = found ?? {};
+      if (kind?.plural !== "pods" || !STREAMS.has(subresource) || name === "") throw resourceNotFound();
+      const verb = request.method === "POST" ? "create" : "get";
+      this.#authorize(user, { verb, group: "", resource: "pods", subresource, namespace, name });
+      await node.stream(subresource, namespace, name, url.searchParams, { request, socket, head });
     } catch (error) {
       const failure = error instanceof ApiError ? error : new ApiError(500, "InternalError", errorText(error));
       const body = JSON.stringify(failure.toStatus());
@@ -305,7 +424,32 @@ export class ApiServer {
   }
 }
 
-/** Real servers answer unknown paths in plain text; as a Status the message is the same. */
+/** The user that a request asks to act as (Impersonate-User, -Group, -Uid, -Extra-*). */
+function impersonated(request: IncomingMessage): User | undefined {
+  const { headers } = request;
+  const name = headers["impersonate-user"];
+  if (typeof name !== "string" || name === "") return undefined;
+  const groups = [headers["impersonate-group"] ?? []].flat().flatMap((text) => text.split(/,\s*/));
+  const account = /^system:serviceaccount:([^:]+):/.exec(name)?.[1];
+  const own = account === undefined ? [] : ["system:serviceaccounts", `system:serviceaccounts:${account}`];
+  const base = name === "system:anonymous" ? "system:unauthenticated" : "system:authenticated";
+  const uid = headers["impersonate-uid"];
+  const extra = Object.entries(headers).flatMap(([key, value]) =>
+    key.startsWith("impersonate-extra-") && value !== undefined
+      ? [[decodeURIComponent(key.slice(18)), [value].flat()] as const]
+      : [],
+  );
+  return {
+    name,
+    groups: [...new Set([...(groups.length > 0 ? groups : own), base])],
+    ...(typeof uid === "string" ? { uid } : {}),
+    ...(extra.length > 0 ? { extra: Object.fromEntries(extra) } : {}),
+  };
+}
+
+/** Paths that are not served at all are answered in plain text. */
+class PageNotFound extends ApiError {}
+
 function pageNotFound(): ApiError {
-  return new ApiError(404, "NotFound", "404 page not found", {});
+  return new PageNotFound(404, "NotFound", "404 page not found", {});
 }

@@ -136,6 +136,7 @@ export class Store {
       this.#events.push(event);
       this.#committed = event.version;
       for (const listener of this.#listeners.get(event.resource) ?? []) listener(event);
+      for (const listener of this.#listeners.get("*") ?? []) listener(event);
     }
     if (this.#events.length > EVENTS_MAX) {
       const dropped = this.#events.splice(0, this.#events.length - EVENTS_MAX / 2);
@@ -179,7 +180,7 @@ export class Store {
     return this.#events.filter((event) => event.resource === resource && event.version > version);
   }
 
-  /** Calls `listener` for each durable change of `resource`, in order. Returns the function that ends it. */
+  /** Calls `listener` for each durable change of `resource`, of every resource for `*`, in order. Returns the function that ends it. */
   subscribe(resource: string, listener: (event: StoreEvent) => void): () => void {
     let set = this.#listeners.get(resource);
     if (set === undefined) {

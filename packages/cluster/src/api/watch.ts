@@ -1,9 +1,11 @@
 // Watches: the changes of a resource as a stream of JSON lines. Starts from a version, from now, or from all that exists.
-import { ApiError, badRequest } from "./errors.ts";
-import { metadataOnly, renderingOf, selectorOf } from "./handlers.ts";
+import { toServed } from "./conversion.ts";
+import { ApiError, invalid } from "./errors.ts";
 import { apiVersionOf, tableOf } from "./kinds.ts";
 import type { KubeObject } from "./objects.ts";
 import type { Registry } from "./registry.ts";
+import { metadataOnly, renderingOf } from "./rendering.ts";
+import { selectorOf } from "./selectors.ts";
 import type { ResourceRequest } from "./server.ts";
 import type { StoreEvent } from "./store.ts";
 import { type IncludeObject, renderTable } from "./tables.ts";
@@ -13,30 +15,40 @@ const QUEUED_BYTES_MAX = 16 << 20;
 const TIMEOUT_SECONDS = 1800;
 const BOOKMARK_EVERY_MS = 60_000;
 
+function checkWatchOptions(query: URLSearchParams): void {
+  const isInitial = query.get("sendInitialEvents") !== null && query.get("sendInitialEvents") !== "";
+  const match = query.get("resourceVersionMatch") ?? "";
+  if (isInitial === (match === "NotOlderThan")) return;
+  const message = isInitial
+    ? "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
+    : "Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+  const cause = { reason: "FieldValueForbidden", message, field: "resourceVersionMatch" };
+  throw invalid({ group: "meta.k8s.io", plural: "", kind: "ListOptions" }, "", [cause]);
+}
+
 /** Serves one watch until its time is over or the client leaves. */
 export async function serveWatch(registry: Registry, ask: ResourceRequest): Promise<void> {
   const { kind, query, response } = ask;
   const { store } = registry;
   const selects = selectorOf(query, kind);
   const isInitial = query.get("sendInitialEvents") === "true";
-  if (isInitial !== (query.get("resourceVersionMatch") === "NotOlderThan")) {
-    const message = "sendInitialEvents and resourceVersionMatch=NotOlderThan must be given together";
-    throw new ApiError(422, "Invalid", `ListOptions.meta.k8s.io "" is invalid: ${message}`, {});
-  }
+  checkWatchOptions(query);
   const asked = query.get("resourceVersion") ?? "";
+  if (asked !== "" && !/^\d+$/.test(asked)) {
+    const text = JSON.stringify(asked);
+    throw new ApiError(500, "", `Invalid value: ${text}: strconv.ParseUint: parsing ${text}: invalid syntax`);
+  }
   const from = Number(asked);
-  if (Number.isNaN(from)) throw badRequest(`invalid resource version "${asked}"`);
   const rendering = renderingOf(ask.request);
-  const custom = registry.customKind(kind);
   let isFirst = true;
 
   const send = (type: string, object: KubeObject): void => {
-    let body: unknown = { ...object, apiVersion: apiVersionOf(kind) };
+    let body: unknown = toServed(kind, object);
     if (rendering === "metadata") body = metadataOnly(object);
     else if (rendering === "table") {
       const include = (query.get("includeObject") ?? "Metadata") as IncludeObject;
       const listMeta = { resourceVersion: object.metadata.resourceVersion };
-      body = renderTable(tableOf(kind), [object], { listMeta, include, printer: custom?.printer, isFirst });
+      body = renderTable(kind, [object], { listMeta, include, isFirst });
       isFirst = false;
     }
     response.write(`${JSON.stringify({ type, object: body })}\n`);

@@ -1,8 +1,10 @@
 // What keeps the cluster tidy: namespaces and their end, default accounts, the scheduler, garbage collection, the status of
 // LoadBalancer Services.
 import { jsonEqual } from "@lateen/base";
-import { builtIn, type Kind, tableOf } from "../api/kinds.ts";
-import { type KubeObject, newMeta, type Pod, type Service, timestamp } from "../api/objects.ts";
+import { ApiError } from "../api/errors.ts";
+import { recordEvent } from "../api/events.ts";
+import { builtIn, type Kind } from "../api/kinds.ts";
+import { type Condition, type KubeObject, newMeta, type Pod, type Service, timestamp } from "../api/objects.ts";
 import type { Registry } from "../api/registry.ts";
 import { Controller, keyOf } from "./controller.ts";
 
@@ -36,7 +38,6 @@ export function startLifecycle(
   new Controller(registry, "service", [{ kind: SERVICES, keys: (object) => [keyOf(object)] }], (namespace, name) =>
     reconcileLoadBalancer(registry, namespace, name),
   );
-  startGarbageCollector(registry);
 }
 
 async function reconcileNamespace(
@@ -71,24 +72,95 @@ async function reconcileNamespace(
     await registry.update(CONFIGMAPS, name, ROOT_CA, (current) => ({ ...current, data }));
 }
 
-/** Removes what a namespace holds, then the namespace. Owners go before what they own, so that nothing is made anew. */
+/** Removes what a namespace holds, pods first, then the namespace itself. What stays is told in its conditions. */
 async function emptyNamespace(registry: Registry, namespace: KubeObject, again: () => void): Promise<void> {
   const { name } = namespace.metadata;
-  const kinds = registry.kinds.all().filter((kind) => kind.isNamespaced && !kind.isReview);
-  const order = (kind: Kind): number => ["deployments", "replicasets", "pods"].indexOf(kind.plural) + 1 || 4;
-  let left = 0;
-  for (const kind of kinds.toSorted((a, b) => order(a) - order(b))) {
+  const finalizers = (namespace.spec as { finalizers?: string[] }).finalizers ?? [];
+  if (!finalizers.includes("kubernetes")) return;
+  const kinds = registry.kinds.stored().filter((kind) => kind.isNamespaced);
+  const remove = async (kind: Kind): Promise<KubeObject[]> => {
     for (const object of registry.list(kind, name)) {
-      left += 1;
-      if (object.metadata.deletionTimestamp === undefined) await registry.delete(kind, name, object.metadata.name);
+      if (object.metadata.deletionTimestamp !== undefined) continue;
+      try {
+        await registry.delete(kind, name, object.metadata.name, { propagationPolicy: "Background" });
+      } catch (error) {
+        if (!(error instanceof ApiError) || error.code !== 404) throw error;
+      }
     }
-  }
-  if (left > 0) {
+    return registry.list(kind, name);
+  };
+  const left: [Kind, KubeObject[]][] = [[PODS, await remove(PODS)]];
+  if (left[0]?.[1].length === 0)
+    for (const kind of kinds) if (kind !== PODS && kind.plural !== "events") left.push([kind, await remove(kind)]);
+  const remaining = left.filter(([, objects]) => objects.length > 0);
+  if (remaining.length > 0) {
+    await writeDeletionStatus(registry, name, remaining);
     // Pods announce their end; what only has finalizers is looked at again.
-    setTimeout(again, 100).unref();
+    setTimeout(again, REMAINING_POLL_MS).unref();
     return;
   }
-  await registry.update(NAMESPACES, undefined, name, (current) => ({ ...current, spec: { finalizers: [] } }));
+  await remove(builtIn("events"));
+  const spec = { finalizers: finalizers.filter((entry) => entry !== "kubernetes") };
+  await registry.update(NAMESPACES, undefined, name, (current) => ({ ...current, spec }), { subresource: "finalize" });
+}
+
+const REMAINING_POLL_MS = 100;
+
+/** The conditions of a namespace that is being deleted, in Kubernetes' words. */
+async function writeDeletionStatus(
+  registry: Registry,
+  name: string,
+  remaining: readonly (readonly [Kind, KubeObject[]])[],
+): Promise<void> {
+  const counts = remaining.map(
+    ([kind, objects]) => `${kind.plural}.${kind.group} has ${objects.length} resource instances`,
+  );
+  const byFinalizer = new Map<string, number>();
+  for (const [, objects] of remaining)
+    for (const { metadata } of objects)
+      for (const finalizer of metadata.finalizers ?? [])
+        byFinalizer.set(finalizer, (byFinalizer.get(finalizer) ?? 0) + 1);
+  const held = [...byFinalizer].map(([finalizer, count]) => `${finalizer} in ${count} resource instances`);
+  const texts: readonly (readonly [string, boolean, string, string])[] = [
+    ["NamespaceDeletionDiscoveryFailure", false, "ResourcesDiscovered", "All resources successfully discovered"],
+    [
+      "NamespaceDeletionGroupVersionParsingFailure",
+      false,
+      "ParsedGroupVersions",
+      "All legacy kube types successfully parsed",
+    ],
+    [
+      "NamespaceDeletionContentFailure",
+      false,
+      "ContentDeleted",
+      "All content successfully deleted, may be waiting on finalization",
+    ],
+    ["NamespaceContentRemaining", true, "SomeResourcesRemain", `Some resources are remaining: ${counts.join(", ")}`],
+    [
+      "NamespaceFinalizersRemaining",
+      held.length > 0,
+      held.length > 0 ? "SomeFinalizersRemain" : "ContentHasNoFinalizers",
+      held.length > 0
+        ? `Some content in the namespace has finalizers remaining: ${held.join(", ")}`
+        : "All content-preserving finalizers finished",
+    ],
+  ];
+  await registry.update(
+    NAMESPACES,
+    undefined,
+    name,
+    (current) => {
+      const before = ((current.status as { conditions?: Condition[] } | undefined)?.conditions ?? []) as Condition[];
+      const conditions = texts.map(([type, isTrue, reason, message]): Condition => {
+        const status = isTrue ? "True" : "False";
+        const old = before.find((entry) => entry.type === type);
+        const lastTransitionTime = old?.status === status ? (old.lastTransitionTime ?? timestamp()) : timestamp();
+        return { type, status, lastTransitionTime, reason, message };
+      });
+      return { ...current, status: { phase: "Terminating", conditions } };
+    },
+    { subresource: "status" },
+  );
 }
 
 async function schedule(registry: Registry, namespace: string, name: string, nodeName: string): Promise<void> {
@@ -98,7 +170,7 @@ async function schedule(registry: Registry, namespace: string, name: string, nod
     ...current,
     spec: { ...(current.spec as object), nodeName },
   }));
-  await registry.event(pod, "default-scheduler", {
+  await recordEvent(registry, pod, "default-scheduler", {
     type: "Normal",
     reason: "Scheduled",
     message: `Successfully assigned ${namespace}/${name} to ${nodeName}`,
@@ -114,111 +186,6 @@ async function reconcileLoadBalancer(registry: Registry, namespace: string, name
   await registry.update(SERVICES, namespace, name, (current) => ({ ...current, status: { loadBalancer } }), {
     subresource: "status",
   });
-}
-
-/** Deletes objects whose owners are all gone; serves the finalizers of foreground and orphan deletion. */
-function startGarbageCollector(registry: Registry): void {
-  const dependents = (uid: string): { kind: Kind; object: KubeObject }[] =>
-    registry.kinds
-      .all()
-      .filter((kind) => !kind.isReview)
-      .flatMap((kind) => registry.list(kind).map((object) => ({ kind, object })))
-      .filter(({ object }) => object.metadata.ownerReferences?.some((owner) => owner.uid === uid) === true);
-  const owned = (object: KubeObject, uid: string): KubeObject => ({
-    ...object,
-    metadata: {
-      ...object.metadata,
-      ownerReferences: (object.metadata.ownerReferences ?? []).filter((owner) => owner.uid !== uid),
-    },
-  });
-  const withoutFinalizer = (object: KubeObject, finalizer: string): KubeObject => ({
-    ...object,
-    metadata: {
-      ...object.metadata,
-      finalizers: (object.metadata.finalizers ?? []).filter((entry) => entry !== finalizer),
-    },
-  });
-  /** An owner is gone: what it alone owned follows. */
-  const ownerGone = async (uid: string): Promise<void> => {
-    for (const { kind, object } of dependents(uid)) {
-      const { namespace, name } = object.metadata;
-      const others = (object.metadata.ownerReferences ?? []).filter((owner) => owner.uid !== uid);
-      if (others.length > 0) await registry.update(kind, namespace, name, (current) => owned(current, uid));
-      else if (object.metadata.deletionTimestamp === undefined) await registry.delete(kind, namespace, name);
-    }
-  };
-  const finalize = async (kind: Kind, object: KubeObject): Promise<void> => {
-    const { namespace, name, uid, finalizers = [] } = object.metadata;
-    if (finalizers.includes("orphan")) {
-      for (const child of dependents(uid)) {
-        await registry.update(child.kind, child.object.metadata.namespace, child.object.metadata.name, (current) =>
-          owned(current, uid),
-        );
-      }
-      await registry.update(kind, namespace, name, (current) => withoutFinalizer(current, "orphan"));
-    } else if (finalizers.includes("foregroundDeletion")) {
-      const blocking = dependents(uid);
-      for (const child of blocking) {
-        if (child.object.metadata.deletionTimestamp === undefined) {
-          await registry.delete(child.kind, child.object.metadata.namespace, child.object.metadata.name, {
-            propagationPolicy: "Foreground",
-          });
-        }
-      }
-      if (blocking.length === 0)
-        await registry.update(kind, namespace, name, (current) => withoutFinalizer(current, "foregroundDeletion"));
-    }
-  };
-  const watchedKinds = new Set<string>();
-  const kindsByKey = new Map<string, Kind>();
-  const finalizer = new Controller(registry, "garbage-collector", [], async (table, key) => {
-    const kind = kindsByKey.get(table);
-    if (kind === undefined) {
-      await ownerGone(key);
-      return;
-    }
-    const [namespace, name = ""] = key.split("|");
-    const object = registry.find(kind, namespace, name);
-    if (object?.metadata.deletionTimestamp !== undefined) await finalize(kind, object);
-  });
-  const watchKinds = (): void => {
-    for (const kind of registry.kinds.all()) {
-      const table = tableOf(kind);
-      if (kind.isReview || watchedKinds.has(table)) continue;
-      watchedKinds.add(table);
-      kindsByKey.set(table, kind);
-      registry.store.subscribe(table, (event) => {
-        if (event.type === "DELETED") {
-          finalizer.add(`gone/${event.object.metadata.uid}`);
-          // A foreground deletion of its owner may have waited for this one.
-          for (const owner of event.object.metadata.ownerReferences ?? []) {
-            const ownerKind = registry.kinds.ofObject(owner.apiVersion, owner.kind);
-            if (ownerKind !== undefined)
-              finalizer.add(`${tableOf(ownerKind)}/${event.object.metadata.namespace ?? ""}|${owner.name}`);
-          }
-        } else if (
-          event.object.metadata.deletionTimestamp !== undefined &&
-          (event.object.metadata.finalizers ?? []).length > 0
-        ) {
-          finalizer.add(`${table}/${event.object.metadata.namespace ?? ""}|${event.object.metadata.name}`);
-        }
-      });
-    }
-  };
-  watchKinds();
-  registry.store.subscribe(tableOf(builtIn("customresourcedefinitions")), watchKinds);
-  // Owners that went while nobody watched.
-  const alive = new Set(
-    registry.kinds
-      .all()
-      .flatMap((kind) => (kind.isReview ? [] : registry.list(kind).map((object) => object.metadata.uid))),
-  );
-  for (const kind of registry.kinds.all()) {
-    for (const object of kind.isReview ? [] : registry.list(kind)) {
-      for (const owner of object.metadata.ownerReferences ?? [])
-        if (!alive.has(owner.uid)) finalizer.add(`gone/${owner.uid}`);
-    }
-  }
 }
 
 /** The objects that every cluster has. */

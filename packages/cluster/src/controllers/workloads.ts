@@ -3,6 +3,7 @@
 import { canonicalJson, compareText, contentHash, jsonEqual } from "@lateen/base";
 import { randomSuffix } from "../api/allocate.ts";
 import { ApiError } from "../api/errors.ts";
+import { recordEvent } from "../api/events.ts";
 import { builtIn } from "../api/kinds.ts";
 import {
   type Condition,
@@ -89,7 +90,7 @@ async function reconcileReplicaSet(registry: Registry, namespace: string, name: 
       },
       spec,
     });
-    await registry.event(set, "replicaset-controller", {
+    await recordEvent(registry, set, "replicaset-controller", {
       type: "Normal",
       reason: "SuccessfulCreate",
       message: `Created pod: ${pod.metadata.name}`,
@@ -98,7 +99,7 @@ async function reconcileReplicaSet(registry: Registry, namespace: string, name: 
   const surplus = active.toSorted(deletionOrder).slice(0, Math.max(0, active.length - desired));
   for (const pod of surplus) {
     await registry.delete(PODS, namespace, pod.metadata.name);
-    await registry.event(set, "replicaset-controller", {
+    await recordEvent(registry, set, "replicaset-controller", {
       type: "Normal",
       reason: "SuccessfulDelete",
       message: `Deleted pod: ${pod.metadata.name}`,
@@ -185,7 +186,7 @@ async function createReplicaSet(
       template: { ...template, metadata: { ...template.metadata, labels } },
     },
   });
-  await registry.event(deployment, "deployment-controller", {
+  await recordEvent(registry, deployment, "deployment-controller", {
     type: "Normal",
     reason: "ScalingReplicaSet",
     message: `Scaled up replica set ${created.metadata.name} from 0 to ${replicas}`,

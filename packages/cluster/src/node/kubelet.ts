@@ -1,21 +1,22 @@
 // The node: runs the pods that are assigned to it, and serves their logs and exec streams to the API.
 import { spawn } from "node:child_process";
 import { randomInt } from "node:crypto";
-import { createReadStream, existsSync, rmSync, statSync, watch } from "node:fs";
-import type { IncomingMessage, ServerResponse } from "node:http";
+import { existsSync, rmSync } from "node:fs";
+import type { ServerResponse } from "node:http";
 import { join } from "node:path";
-import type { Duplex } from "node:stream";
 import { errorText } from "@lateen/base";
-import { WebSocket, WebSocketServer } from "ws";
 import { ApiError, badRequest, notFound } from "../api/errors.ts";
 import { builtIn } from "../api/kinds.ts";
 import { type Container, newMeta, type Pod, timestamp } from "../api/objects.ts";
 import type { Registry } from "../api/registry.ts";
-import type { NodePort } from "../api/server.ts";
+import type { NodePort, ResourceRequest } from "../api/server.ts";
 import type { SandboxClient } from "../sandbox/client.ts";
 import { BASE_ENV, findImage, type Programs } from "./images.ts";
+import { followOutput, serveLog } from "./logs.ts";
 import { PodWorker, WRITE_RETRY_MS } from "./pod-worker.ts";
 import type { ProbeResult } from "./probes.ts";
+import { serveProxy } from "./proxy.ts";
+import { helper, serveAttach, serveCommand, servePortForward, streamsOf, type Upgrade } from "./streams.ts";
 import { PODS_FOLDER, type Volumes } from "./volumes.ts";
 
 /** What every pod worker uses of the node. */
@@ -41,10 +42,6 @@ export interface KubeletOptions extends Omit<NodeContext, "owners" | "execProbe"
 const PODS = builtIn("pods");
 const POD_PREFIX = "10.244.";
 const FINISHED = new Set(["Succeeded", "Failed"]);
-const LOG_POLL_MS = 200;
-
-/** WebSocket channels of the remote command protocol (v5.channel.k8s.io). */
-const CHANNEL = { stdin: 0, stdout: 1, stderr: 2, error: 3, resize: 4, close: 255 } as const;
 
 export class Kubelet implements NodePort, NodeContext {
   readonly registry: Registry;
@@ -58,11 +55,6 @@ export class Kubelet implements NodePort, NodeContext {
   readonly owners = new Map<string, PodWorker>();
   readonly #options: KubeletOptions;
   readonly #workers = new Map<string, PodWorker>();
-  readonly #sockets = new WebSocketServer({
-    noServer: true,
-    handleProtocols: (offered) => (offered.has("v5.channel.k8s.io") ? "v5.channel.k8s.io" : false),
-  });
-
   constructor(options: KubeletOptions) {
     this.#options = options;
     this.registry = options.registry;
@@ -225,27 +217,15 @@ export class Kubelet implements NodePort, NodeContext {
       const reason = worker?.stateOf(container)?.waiting?.reason ?? "ContainerCreating";
       throw badRequest(`container "${container}" in pod "${name}" is waiting to start: ${reason}`);
     }
-    const since = sinceTime(query);
-    const withTime = query.get("timestamps") === "true";
-    const present = await readLines(file);
-    const wanted = present.lines.filter((line) => since === undefined || Date.parse(line.slice(0, 30)) >= since);
-    const tail = query.get("tailLines");
-    const shown = tail === null ? wanted : wanted.slice(Math.max(0, wanted.length - Number(tail)));
-    response.writeHead(200, { "content-type": "text/plain" });
-    response.write(shown.map((line) => `${plainLine(line, withTime)}\n`).join(""));
-    if (query.get("follow") !== "true" || isPrevious) {
-      response.end();
-      return;
-    }
-    const isLive = (): boolean => worker?.stateOf(container)?.running !== undefined;
-    await followLines(file, present.bytes, isLive, response, (line) => plainLine(line, withTime));
+    const isLive = (): boolean => !isPrevious && worker?.stateOf(container)?.running !== undefined;
+    await serveLog(file, query, isLive, response);
   }
 
   #execSpec(
     pid: number,
     container: Container,
     command: readonly string[],
-    streams: { stdin: boolean; tty: boolean },
+    { stdin, tty }: { readonly stdin: boolean; readonly tty: boolean },
   ): string {
     const security = container.securityContext ?? {};
     const uid = security.runAsUser ?? findImage(container.image)?.uid ?? 0;
@@ -261,7 +241,8 @@ export class Kubelet implements NodePort, NodeContext {
       gid: security.runAsGroup ?? uid,
       addCapabilities: security.capabilities?.add ?? [],
       dropCapabilities: security.capabilities?.drop ?? [],
-      ...streams,
+      stdin,
+      tty,
     });
   }
 
@@ -281,127 +262,29 @@ export class Kubelet implements NodePort, NodeContext {
     });
   }
 
-  async exec(
-    namespace: string,
-    name: string,
-    query: URLSearchParams,
-    upgrade: { request: IncomingMessage; socket: Duplex; head: Buffer },
-  ): Promise<void> {
+  async stream(how: string, namespace: string, name: string, query: URLSearchParams, upgrade: Upgrade): Promise<void> {
     const worker = this.#worker(namespace, name);
+    if (how === "portforward") {
+      const netns = `/run/netns/${worker.sandbox}`;
+      return servePortForward(upgrade, (port) => helper(this.#options.sandboxScript, ["dial", netns, String(port)]));
+    }
     const containerName = this.#containerName(worker.pod, query);
     const running = worker.runningContainer(containerName);
     if (running === undefined) throw new ApiError(500, "InternalError", `container not found ("${containerName}")`);
+    const streams = streamsOf(query);
+    if (how === "attach") {
+      const isLive = (): boolean => worker.stateOf(containerName)?.running !== undefined;
+      return serveAttach(upgrade, streams, (stdout, stderr) =>
+        followOutput(worker.logFile(containerName), isLive, stdout, stderr),
+      );
+    }
     const command = query.getAll("command");
     if (command.length === 0) throw badRequest("you must specify at least 1 command to run");
-    if (!(upgrade.request.headers["sec-websocket-protocol"] ?? "").includes("v5.channel.k8s.io")) {
-      throw badRequest("the server speaks the v5.channel.k8s.io protocol over WebSocket (kubectl 1.30 and newer)");
-    }
-    const streams = { stdin: query.get("stdin") === "true", tty: query.get("tty") === "true" };
     const spec = this.#execSpec(running.pid, running.container, command, streams);
-    this.#sockets.handleUpgrade(upgrade.request, upgrade.socket, upgrade.head, (socket) =>
-      this.#serveExec(socket, spec, streams.stdin),
-    );
+    return serveCommand(upgrade, streams, () => helper(this.#options.sandboxScript, ["exec", spec]));
   }
 
-  #serveExec(socket: WebSocket, spec: string, hasStdin: boolean): void {
-    const child = spawn("python3", ["-I", "-S", this.#options.sandboxScript, "exec", spec], {
-      stdio: ["pipe", "pipe", "pipe", "pipe"],
-    });
-    const control = child.stdio[3] as Duplex;
-    const stdin = child.stdin;
-    const send = (channel: number, data: Buffer): void => {
-      if (socket.readyState === WebSocket.OPEN) socket.send(Buffer.concat([Buffer.of(channel), data]));
-    };
-    for (const stream of [stdin, control]) stream.on("error", () => {});
-    if (!hasStdin) stdin.end();
-    child.stdout.on("data", (data: Buffer) => send(CHANNEL.stdout, data));
-    child.stderr.on("data", (data: Buffer) => send(CHANNEL.stderr, data));
-    socket.on("message", (data: Buffer) => {
-      const channel = data[0];
-      if (channel === CHANNEL.stdin) stdin.write(data.subarray(1));
-      else if (channel === CHANNEL.resize) control.write(`${data.subarray(1).toString("utf8").trim()}\n`);
-      else if (channel === CHANNEL.close && data[1] === CHANNEL.stdin) stdin.end();
-    });
-    socket.on("close", () => child.kill("SIGKILL"));
-    socket.on("error", () => child.kill("SIGKILL"));
-    child.once("close", (code, signal) => {
-      const exitCode = code ?? (signal === null ? 1 : 137);
-      send(CHANNEL.error, Buffer.from(JSON.stringify(exitStatus(exitCode))));
-      socket.close(1000);
-    });
-  }
-}
-
-function exitStatus(code: number): Record<string, unknown> {
-  if (code === 0) return { metadata: {}, status: "Success" };
-  return {
-    metadata: {},
-    status: "Failure",
-    message: `command terminated with non-zero exit code: exit status ${code}`,
-    reason: "NonZeroExitCode",
-    details: { causes: [{ reason: "ExitCode", message: String(code) }] },
-  };
-}
-
-function sinceTime(query: URLSearchParams): number | undefined {
-  const seconds = query.get("sinceSeconds");
-  if (seconds !== null) return Date.now() - Number(seconds) * 1000;
-  const time = query.get("sinceTime");
-  return time === null ? undefined : Date.parse(time);
-}
-
-/** A log line as written by PID 1 is `TIME STREAM F text`. */
-function plainLine(line: string, withTime: boolean): string {
-  const time = line.indexOf(" ");
-  const text = line.slice(line.indexOf(" F ", time) + 3);
-  return withTime ? `${line.slice(0, time)} ${text}` : text;
-}
-
-async function readLines(file: string): Promise<{ lines: string[]; bytes: number }> {
-  const chunks: Buffer[] = [];
-  for await (const chunk of createReadStream(file)) chunks.push(chunk as Buffer);
-  const text = Buffer.concat(chunks);
-  const lines = text.toString("utf8").split("\n");
-  lines.pop();
-  return { lines, bytes: text.lastIndexOf(10) + 1 };
-}
-
-/** Sends lines as they are written, until the container has ended or the client leaves. */
-async function followLines(
-  file: string,
-  from: number,
-  isLive: () => boolean,
-  response: ServerResponse,
-  render: (line: string) => string,
-): Promise<void> {
-  let position = from;
-  let wake: () => void = () => {};
-  const watcher = watch(file, () => wake());
-  watcher.on("error", () => {});
-  response.once("close", () => wake());
-  try {
-    while (!response.destroyed && existsSync(file)) {
-      const wasLive = isLive();
-      if (statSync(file).size < position) position = 0;
-      const chunks: Buffer[] = [];
-      for await (const chunk of createReadStream(file, { start: position })) chunks.push(chunk as Buffer);
-      const data = Buffer.concat(chunks);
-      const end = data.lastIndexOf(10) + 1;
-      if (end > 0) {
-        position += end;
-        const lines = data.subarray(0, end).toString("utf8").split("\n").slice(0, -1);
-        response.write(lines.map((line) => `${render(line)}\n`).join(""));
-        continue;
-      }
-      if (!wasLive) break;
-      // The watcher wakes this up; the limit is for the end of the container, which writes nothing.
-      await new Promise<void>((resolve) => {
-        wake = resolve;
-        setTimeout(resolve, LOG_POLL_MS);
-      });
-    }
-  } finally {
-    watcher.close();
-    response.end();
+  proxy(ask: ResourceRequest): Promise<void> {
+    return serveProxy(this.registry, ask);
   }
 }

@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { errorText, jsonEqual } from "@lateen/base";
 import { ApiError } from "../api/errors.ts";
+import { recordEvent } from "../api/events.ts";
 import { builtIn } from "../api/kinds.ts";
 import {
   type Condition,
@@ -147,7 +148,7 @@ export class PodWorker {
       await Promise.all(this.#containers.filter((entry) => !entry.isInit).map((entry) => this.#start(entry)));
       this.#changed();
     } catch (error) {
-      await this.#node.registry.event(this.#pod, "kubelet", {
+      await recordEvent(this.#node.registry, this.#pod, "kubelet", {
         type: "Warning",
         reason: "FailedCreatePodSandBox",
         message: errorText(error),
@@ -177,7 +178,11 @@ export class PodWorker {
         return true;
       } catch (error) {
         const message = `MountVolume.SetUp failed: ${errorText(error)}`;
-        await this.#node.registry.event(this.#pod, "kubelet", { type: "Warning", reason: "FailedMount", message });
+        await recordEvent(this.#node.registry, this.#pod, "kubelet", {
+          type: "Warning",
+          reason: "FailedMount",
+          message,
+        });
       }
       if (!(await this.#pause(RETRY_MS))) return false;
     }
@@ -294,7 +299,7 @@ export class PodWorker {
     running.state = { waiting: { reason, message } };
     running.ready = false;
     this.#changed();
-    await this.#node.registry.event(this.#pod, "kubelet", {
+    await recordEvent(this.#node.registry, this.#pod, "kubelet", {
       type: "Warning",
       reason: isImage ? "Failed" : reason,
       message,
@@ -344,7 +349,7 @@ export class PodWorker {
   }
 
   async #kill(running: Running, message: string): Promise<void> {
-    await this.#node.registry.event(this.#pod, "kubelet", { type: "Warning", reason: "Unhealthy", message });
+    await recordEvent(this.#node.registry, this.#pod, "kubelet", { type: "Warning", reason: "Unhealthy", message });
     await this.#node.sandbox.kill(running.id, SIGTERM);
     const { id } = running;
     this.#later(

@@ -134,11 +134,11 @@ export class Volumes {
     const { namespace, name, uid } = pod.metadata;
     const account = this.#store.get("serviceaccounts", namespace, pod.spec.serviceAccountName ?? "default");
     if (account === undefined) throw new VolumeNotReady(`serviceaccount "${pod.spec.serviceAccountName}" not found`);
-    const bound = pod.spec.nodeName === undefined ? { name, uid } : { name, uid, nodeName: pod.spec.nodeName };
+    const { nodeName } = pod.spec;
     return issueToken(this.#signer, account, {
       audiences: audience === undefined ? [] : [audience],
       expirationSeconds,
-      pod: bound,
+      bound: { kind: "pod", name, uid, ...(nodeName === undefined ? {} : { nodeName }) },
     }).token;
   }
 

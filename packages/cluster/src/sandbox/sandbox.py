@@ -553,11 +553,39 @@ def execute(spec):
     sys.exit(os.waitstatus_to_exitcode(status))
 
 
+def dial(netns, port):
+    """Joins 0 and 1 to a port of the loopback inside a network namespace (port-forward). A failure is told on 2."""
+    setns(netns)
+    try:
+        peer = socket.create_connection(("localhost", port), timeout=30)
+    except OSError as error:
+        os.write(2, f"failed to connect to localhost:{port} inside namespace: {error.strerror or error}\n".encode())
+        sys.exit(1)
+    peer.settimeout(None)
+    watched = [0, peer]
+    while peer in watched:
+        for end in select.select(watched, [], [])[0]:
+            try:
+                data = os.read(0, 1 << 16) if end == 0 else peer.recv(1 << 16)
+                if end == 0:
+                    peer.sendall(data) if data else peer.shutdown(socket.SHUT_WR)
+                else:
+                    view = memoryview(data)
+                    while view:
+                        view = view[os.write(1, view):]
+            except OSError:
+                data = b""
+            if not data:
+                watched.remove(end)
+
+
 def main():
     if sys.argv[1] == "init":
         init(sys.argv[2], sys.argv[3:])
     elif sys.argv[1] == "exec":
         execute(json.loads(sys.argv[2]))
+    elif sys.argv[1] == "dial":
+        dial(sys.argv[2], int(sys.argv[3]))
 
 
 if __name__ == "__main__":
