@@ -5,6 +5,7 @@ import { errorCode, errorText, Failure, formatAge, isObject } from "@lateen/base
 import { Instance, stopInstance } from "@lateen/cluster";
 import { KubeClient, KubeError, loadKubeConfig } from "@lateen/kube";
 import { DISCOVERY_HELP, readOptions, runControlPlane } from "@lateen/meshd";
+import { IMAGE_HELP, image } from "./image.ts";
 import { print, renderTable } from "./output.ts";
 import {
   bootstrapOf,
@@ -27,6 +28,7 @@ const HELP = `lateen: a service mesh in TypeScript
   lateen up [--sample bookinfo|none]     start the embedded cluster with the mesh
   lateen down [--purge]                  stop it; --purge deletes its state, too
   lateen status                          what runs, where, and what is wrong
+  lateen image add|list|remove           what it runs under the names of images
   lateen discovery                       run the control plane alone
   lateen proxy-status (ps)               are the proxies up to date
   lateen proxy-config (pc) TYPE PROXY    what a proxy has: listener, route, cluster, endpoint, secret, all, bootstrap
@@ -39,6 +41,7 @@ const COMMAND_HELP: Readonly<Record<string, string>> = {
   up: `lateen up: starts the embedded cluster with the mesh, in the background
 
   --sample bookinfo|none   what to deploy (default bookinfo)
+  --bare                   only Kubernetes: no mesh and no sample
   --state DIR              folder of the instance
 `,
   down: `lateen down: ends every process, namespace and mount of the instance; its objects stay
@@ -67,6 +70,7 @@ const COMMAND_HELP: Readonly<Record<string, string>> = {
   --cluster NAME                                (endpoint) of one cluster
   --kubeconfig FILE                             the cluster
 `,
+  image: IMAGE_HELP,
   discovery: DISCOVERY_HELP,
 };
 
@@ -83,6 +87,13 @@ interface Flags {
   readonly subset?: string;
   readonly direction?: string;
   readonly cluster?: string;
+  readonly bare?: boolean;
+  readonly root?: string;
+  readonly file?: string[];
+  readonly arg?: string[];
+  readonly env?: string[];
+  readonly user?: string;
+  readonly workdir?: string;
 }
 
 const OPTIONS = {
@@ -98,6 +109,13 @@ const OPTIONS = {
   subset: { type: "string" },
   direction: { type: "string" },
   cluster: { type: "string" },
+  bare: { type: "boolean" },
+  root: { type: "string" },
+  file: { type: "string", multiple: true },
+  arg: { type: "string", multiple: true },
+  env: { type: "string", multiple: true },
+  user: { type: "string" },
+  workdir: { type: "string" },
 } as const;
 
 /** The cluster that a command is about: a file that is named, else the running instance, else KUBECONFIG. */
@@ -273,12 +291,16 @@ async function run(args: readonly string[]): Promise<void> {
     return;
   }
   if (command === "discovery") return runControlPlane(readOptions(rest));
-  const { flags, positionals } = readFlags(rest, help);
+  // What an image runs is not ours to read.
+  const end = command === "image" ? rest.indexOf("--") : -1;
+  const { flags, positionals } = readFlags(end < 0 ? rest : rest.slice(0, end), help);
+  if (command === "image")
+    return image(Instance.find(flags.state), positionals, end < 0 ? [] : rest.slice(end + 1), flags);
   if (flags.output !== undefined && flags.output !== "json") throw new Failure(`-o ${flags.output} is not known`, help);
   if (command === "up") {
     const sample = flags.sample ?? "bookinfo";
     if (sample !== "bookinfo" && sample !== "none") throw new Failure(`there is no sample "${sample}"`, help);
-    return up({ state: flags.state, sample });
+    return up({ state: flags.state, sample, isBare: flags.bare === true });
   }
   if (command === "down") return down(flags);
   if (command === "status") return status(flags);

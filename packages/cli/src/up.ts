@@ -127,10 +127,16 @@ async function firstRequest(url: string): Promise<void> {
 export async function up(options: {
   readonly state: string | undefined;
   readonly sample: "bookinfo" | "none";
+  /** Only Kubernetes. */
+  readonly isBare: boolean;
 }): Promise<void> {
   const instance = Instance.find(options.state);
   const started = performance.now();
   const wasStarted = await step("embedded Kubernetes", () => startInstance(instance));
+  if (options.isBare) {
+    print(`\nkubectl:  export KUBECONFIG=${instance.kubeconfig}`);
+    return;
+  }
   const client = new KubeClient(loadKubeConfig(instance.kubeconfig));
   try {
     await step("mesh: istiod and ingress gateway", async () => {

@@ -11,12 +11,23 @@ import { newMeta, type Service } from "./api/objects.ts";
 import { Registry } from "./api/registry.ts";
 import { ApiServer } from "./api/server.ts";
 import { Store } from "./api/store.ts";
+import { startCronJobs } from "./controllers/cronjobs.ts";
+import { startDaemonSets } from "./controllers/daemons.ts";
+import { startDefinitions } from "./controllers/definitions.ts";
+import { startDeployments } from "./controllers/deployments.ts";
+import { startBudgets } from "./controllers/disruption.ts";
 import { startEndpoints } from "./controllers/endpoints.ts";
 import { startGarbageCollector } from "./controllers/garbage.ts";
+import { startJobs } from "./controllers/jobs.ts";
 import { ensureSystem, startLifecycle } from "./controllers/lifecycle.ts";
-import { startWorkloads } from "./controllers/workloads.ts";
+import { startPolicies } from "./controllers/policies.ts";
+import { startQuotas } from "./controllers/quota.ts";
+import { startReplicas } from "./controllers/replicas.ts";
+import { startScheduler } from "./controllers/scheduler.ts";
+import { startStatefulSets } from "./controllers/stateful.ts";
 import { type ClusterOptions, outliveLog } from "./host/instance.ts";
 import { ClusterDns } from "./node/dns.ts";
+import { ImageTable } from "./node/images.ts";
 import { Kubelet } from "./node/kubelet.ts";
 import { ServiceNat } from "./node/services.ts";
 import { Volumes } from "./node/volumes.ts";
@@ -194,6 +205,7 @@ async function main(): Promise<void> {
     registry,
     sandbox,
     programs: options.programs,
+    images: new ImageTable(options.stateFolder),
     volumes: new Volumes(store, signer),
     logsFolder: join(options.stateFolder, "logs"),
     address: NODE_ADDRESS,
@@ -210,7 +222,7 @@ async function main(): Promise<void> {
   await serveDialer(options.dialSocket);
   await ensureSystem(registry);
   startGarbageCollector(registry);
-  startLifecycle(registry, { nodeName: NODE_NAME, authorityPem: ids.authorityPem });
+  startLifecycle(registry, ids.authorityPem);
   const https = { name: "https", port: 443, targetPort: 6443, protocol: "TCP" };
   await ensureNodeService(registry, {
     namespace: "default",
@@ -232,7 +244,20 @@ async function main(): Promise<void> {
   });
   await new ClusterDns(store).listen(NODE_ADDRESS);
   new ServiceNat(store).refresh();
-  startWorkloads(registry);
+  const controllers = [
+    startDefinitions,
+    startScheduler,
+    startDeployments,
+    startReplicas,
+    startStatefulSets,
+    startDaemonSets,
+    startJobs,
+    startCronJobs,
+    startBudgets,
+    startQuotas,
+    startPolicies,
+  ];
+  for (const start of controllers) start(registry);
   startEndpoints(registry);
   await kubelet.start();
   announcePorts(registry, options.forwarderSocket);

@@ -47,10 +47,16 @@ function isThere(program: string): boolean {
   return folders.some((folder) => existsSync(join(folder, program)));
 }
 
+/** Why Kubernetes' own programs cannot be built here; undefined when they can. */
+export function goLacks(): string | undefined {
+  return isThere("go") ? undefined : "Go is not installed: Kubernetes' programs are built from its Go module";
+}
+
 /** Why a real Kubernetes cannot run here; undefined when it can. With CI=true, as root, packages are installed first. */
 export function realKubernetesLacks(): string | undefined {
   if (process.getuid?.() !== 0) return "a real Kubernetes needs root";
-  if (!isThere("go")) return "Go is not installed: a real Kubernetes is built from its Go module";
+  const lack = goLacks();
+  if (lack !== undefined) return lack;
   const missing = (): string[] => TOOLS.filter(([program]) => !isThere(program)).map(([, name]) => name);
   const installable = missing().filter((name) => name !== "kubectl");
   if (installable.length > 0 && process.env["CI"] === "true" && existsSync("/usr/bin/apt-get")) {

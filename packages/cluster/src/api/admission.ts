@@ -5,9 +5,10 @@ import { request } from "node:https";
 import { errorText, isObject, jsonEqual } from "@lateen/base";
 import type { User } from "./auth.ts";
 import { ApiError } from "./errors.ts";
-import { apiVersionOf, builtIn, type Kind, tableOf } from "./kinds.ts";
+import { apiVersionOf, builtIn, type Kind, type KindTable, tableOf } from "./kinds.ts";
 import type { EndpointSlice, KubeObject, LabelSelector, Service } from "./objects.ts";
 import { jsonPatch } from "./patch.ts";
+import { checkPolicies, conditionsHold, type Expression } from "./policies.ts";
 import { selectsLabels } from "./selectors.ts";
 import type { Store } from "./store.ts";
 
@@ -47,6 +48,7 @@ interface Webhook {
   readonly failurePolicy?: string;
   readonly sideEffects: string;
   readonly reinvocationPolicy?: string;
+  readonly matchConditions?: readonly Expression[];
   readonly timeoutSeconds?: number;
   readonly namespaceSelector?: LabelSelector;
   readonly objectSelector?: LabelSelector;
@@ -74,9 +76,11 @@ const includes = (list: readonly string[], value: string): boolean => list.inclu
 
 export class Admission {
   readonly #store: Store;
+  readonly #kinds: KindTable;
 
-  constructor(store: Store) {
+  constructor(store: Store, kinds: KindTable) {
     this.#store = store;
+    this.#kinds = kinds;
   }
 
   #matches(webhook: Webhook, ask: AdmissionRequest): boolean {
@@ -104,7 +108,17 @@ export class Admission {
     // Webhooks do not see their own configurations: a broken one must be removable.
     if (/^(mutating|validating)webhookconfigurations$/.test(ask.kind.plural)) return [];
     const all = this.#store.list(tableOf(builtIn(plural))).flatMap((entry) => (entry["webhooks"] ?? []) as Webhook[]);
-    return all.filter((webhook) => this.#matches(webhook, ask));
+    return all.filter((webhook) => this.#matches(webhook, ask) && this.#isConditioned(webhook, ask));
+  }
+
+  #isConditioned(webhook: Webhook, ask: AdmissionRequest): boolean {
+    try {
+      return conditionsHold(webhook.matchConditions, ask, this.#store);
+    } catch (error) {
+      if (webhook.failurePolicy === "Ignore") return false;
+      const message = `admission webhook "${webhook.name}": match conditions: ${errorText(error).split("\n")[0]}`;
+      throw new ApiError(403, "Forbidden", message, {});
+    }
   }
 
   /** Where a webhook listens: a ready endpoint of its Service, resolved here as the API server has no cluster DNS. */
@@ -184,7 +198,12 @@ export class Admission {
     try {
       response = await this.#call(webhook, ask, randomUUID());
     } catch (error) {
-      if (webhook.failurePolicy === "Ignore") return undefined;
+      if (webhook.failurePolicy === "Ignore") {
+        process.stderr.write(
+          `admission: webhook ${webhook.name} failed, which its policy ignores: ${errorText(error)}\n`,
+        );
+        return undefined;
+      }
       const message = `Internal error occurred: failed calling webhook "${webhook.name}": failed to call webhook: ${errorText(error)}`;
       throw new ApiError(500, "InternalError", message, { causes: [{ message }] });
     }
@@ -215,8 +234,9 @@ export class Admission {
     return object;
   }
 
-  /** Runs the validating webhooks. Throws when one refuses. */
+  /** Runs the policies and the validating webhooks. Throws when one refuses. */
   async validate(ask: AdmissionRequest, warn: (text: string) => void): Promise<void> {
+    checkPolicies(this.#store, this.#kinds, ask, warn);
     for (const webhook of this.#webhooks("validatingwebhookconfigurations", ask))
       await this.#review(webhook, ask, warn);
   }

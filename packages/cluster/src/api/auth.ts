@@ -90,6 +90,7 @@ export interface BoundObject {
   readonly name: string;
   readonly uid: string;
   readonly nodeName?: string;
+  readonly nodeUid?: string;
 }
 
 /** Issues a token of a ServiceAccount. `expirationSeconds` at least 600. */
@@ -116,7 +117,7 @@ export function issueToken(
     jti: randomUUID(),
     "kubernetes.io": {
       namespace,
-      ...(bound?.nodeName === undefined ? {} : { node: { name: bound.nodeName } }),
+      ...(bound?.nodeName === undefined ? {} : { node: { name: bound.nodeName, uid: bound.nodeUid } }),
       ...(bound === undefined ? {} : { [bound.kind]: { name: bound.name, uid: bound.uid } }),
       serviceaccount: { name, uid },
       ...(warnAfterSeconds === undefined ? {} : { warnafter: now + warnAfterSeconds }),
@@ -132,7 +133,7 @@ interface AccountClaims {
   readonly serviceaccount: { readonly name: string; readonly uid: string };
   readonly pod?: { readonly name: string; readonly uid: string };
   readonly secret?: { readonly name: string; readonly uid: string };
-  readonly node?: { readonly name: string };
+  readonly node?: { readonly name: string; readonly uid?: string };
 }
 
 /** Checks tokens against the store: the account, and the pod that a token is bound to, must still exist. */
@@ -161,7 +162,12 @@ export class Authenticator {
     const extra = {
       extra: {
         "authentication.kubernetes.io/credential-id": [`JTI=${String(claims["jti"])}`],
-        ...(node === undefined ? {} : { "authentication.kubernetes.io/node-name": [node.name] }),
+        ...(node === undefined
+          ? {}
+          : {
+              "authentication.kubernetes.io/node-name": [node.name],
+              ...(node.uid === undefined ? {} : { "authentication.kubernetes.io/node-uid": [node.uid] }),
+            }),
         ...(pod === undefined
           ? {}
           : {
@@ -183,9 +189,12 @@ export class Authenticator {
       return found.user;
     }
     if (!socket.authorized) return ANONYMOUS;
-    const { CN, O } = socket.getPeerCertificate().subject;
+    const { subject, raw } = socket.getPeerCertificate();
+    const { CN, O } = subject;
     const organizations = O === undefined ? [] : Array.isArray(O) ? O : [O];
-    return { name: String(CN), groups: [...organizations, "system:authenticated"] };
+    const id = `X509SHA256=${createHash("sha256").update(raw).digest("hex")}`;
+    const extra = { "authentication.kubernetes.io/credential-id": [id] };
+    return { name: String(CN), groups: [...organizations, "system:authenticated"], extra };
   }
 }
 
@@ -237,8 +246,11 @@ interface Binding extends KubeObject {
   readonly roleRef: { kind: string; name: string };
 }
 
-function isSubject(binding: Binding, user: User): boolean {
-  return (binding.subjects ?? []).some((subject) => {
+type RbacSubject = NonNullable<Binding["subjects"]>[number];
+
+/** The subject of a binding that is the user. */
+function subjectOf(binding: Binding, user: User): RbacSubject | undefined {
+  return (binding.subjects ?? []).find((subject) => {
     if (subject.kind === "User") return subject.name === user.name;
     if (subject.kind === "Group") return user.groups.includes(subject.name);
     return user.name === `system:serviceaccount:${subject.namespace ?? binding.metadata.namespace}:${subject.name}`;
@@ -250,30 +262,52 @@ const DISCOVERY = /^\/(api|apis|openapi|version|healthz|livez|readyz)(\/|$)/;
 
 /** Whether RBAC lets `user` do `action`. Members of system:masters may do everything. */
 export function isAllowed(store: Store, user: User, action: Action): boolean {
-  if (user.groups.includes("system:masters")) return true;
-  const isKnown = user.groups.includes("system:authenticated");
-  if (isKnown && action.path !== undefined && action.verb === "get" && DISCOVERY.test(action.path)) return true;
-  if (isKnown && action.verb === "create" && action.resource.startsWith("selfsubject")) return true;
-  return rulesFor(store, user, action.namespace).some((rule) => ruleAllows(rule, action));
+  return whyAllowed(store, user, action) !== undefined;
 }
 
-/** The rules that bindings give to a user: of the whole cluster, and of a namespace where one is named. */
-export function rulesFor(store: Store, user: User, namespace: string): Rule[] {
+/** What lets `user` do `action`: a binding, in RBAC's words; empty where it needs none; undefined: nothing does. */
+export function whyAllowed(store: Store, user: User, action: Action): string | undefined {
+  if (user.groups.includes("system:masters")) return "";
+  const isKnown = user.groups.includes("system:authenticated");
+  if (isKnown && action.path !== undefined && action.verb === "get" && DISCOVERY.test(action.path)) return "";
+  if (isKnown && action.verb === "create" && action.resource.startsWith("selfsubject")) return "";
+  return grantsFor(store, user, action.namespace).find(({ rules }) => rules.some((rule) => ruleAllows(rule, action)))
+    ?.reason;
+}
+
+interface Grant {
+  readonly rules: readonly Rule[];
+  readonly reason: string;
+}
+
+/** What bindings give to a user: of the whole cluster, and of a namespace where one is named. */
+function grantsFor(store: Store, user: User, namespace: string): Grant[] {
   const roles = tableOf(builtIn("roles"));
   const clusterRoles = tableOf(builtIn("clusterroles"));
-  const ruleLists = (table: string, within?: string): Rule[] =>
-    (store.list(table, within) as Binding[])
-      .filter((binding) => isSubject(binding, user))
-      .flatMap((binding) => {
-        const { kind, name } = binding.roleRef;
-        const role =
-          kind === "Role"
-            ? store.get(roles, binding.metadata.namespace, name)
-            : store.get(clusterRoles, undefined, name);
-        return (role?.["rules"] ?? []) as Rule[];
-      });
-  const everywhere = ruleLists(tableOf(builtIn("clusterrolebindings")));
-  return namespace === "" ? everywhere : [...everywhere, ...ruleLists(tableOf(builtIn("rolebindings")), namespace)];
+  const of = (kind: string, table: string, within?: string): Grant[] =>
+    (store.list(table, within) as Binding[]).flatMap((binding) => {
+      const subject = subjectOf(binding, user);
+      if (subject === undefined) return [];
+      const { roleRef, metadata } = binding;
+      const role =
+        roleRef.kind === "Role"
+          ? store.get(roles, metadata.namespace, roleRef.name)
+          : store.get(clusterRoles, undefined, roleRef.name);
+      const name = metadata.namespace === undefined ? metadata.name : `${metadata.name}/${metadata.namespace}`;
+      const who =
+        subject.kind === "ServiceAccount" ? `${subject.name}/${subject.namespace ?? metadata.namespace}` : subject.name;
+      const reason = `RBAC: allowed by ${kind} "${name}" of ${roleRef.kind} "${roleRef.name}" to ${subject.kind} "${who}"`;
+      return [{ rules: (role?.["rules"] ?? []) as Rule[], reason }];
+    });
+  const everywhere = of("ClusterRoleBinding", tableOf(builtIn("clusterrolebindings")));
+  return namespace === ""
+    ? everywhere
+    : [...everywhere, ...of("RoleBinding", tableOf(builtIn("rolebindings")), namespace)];
+}
+
+/** The rules that bindings give to a user. */
+export function rulesFor(store: Store, user: User, namespace: string): Rule[] {
+  return grantsFor(store, user, namespace).flatMap(({ rules }) => rules);
 }
 
 /** The 403 of a refused action. */

@@ -92,7 +92,7 @@ export function checkOptions({ query, request }: ResourceRequest): RequestOption
   }
   const validation = query.get("fieldValidation") ?? "";
   if (!["", "Strict", "Warn", "Ignore"].includes(validation)) {
-    const message = `Unsupported value: ${JSON.stringify(validation)}: supported values: "Ignore", "Strict", "Warn"`;
+    const message = `Unsupported value: ${JSON.stringify(validation)}: supported values: "", "Ignore", "Strict", "Warn"`;
     throw invalid(subject, "", [{ reason: "FieldValueNotSupported", message, field: "fieldValidation" }]);
   }
   const manager = query.get("fieldManager") ?? "";

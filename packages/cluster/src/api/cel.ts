@@ -5,13 +5,14 @@ import { Environment } from "@marcbachmann/cel-js";
 import type { Schema, ValidationRule } from "./custom.ts";
 import type { StatusCause } from "./errors.ts";
 import type { KubeObject } from "./objects.ts";
+import type { Type } from "./types.ts";
 
-type Program = (context: Record<string, unknown>) => unknown;
+export type CelProgram = (context: Record<string, unknown>) => unknown;
 
 interface Rule {
   readonly source: ValidationRule;
-  readonly run: Program | undefined;
-  readonly message: Program | undefined;
+  readonly run: CelProgram | undefined;
+  readonly message: CelProgram | undefined;
   readonly error: string | undefined;
   readonly isTransition: boolean;
 }
@@ -102,6 +103,46 @@ function toCel(value: unknown, schema: Schema | undefined, isRoot = false): unkn
   );
 }
 
+/** A JSON value whose types nobody declares. */
+export const plainToCel = (value: unknown): unknown => toCel(value, undefined);
+
+/** An environment in which `names` have the declared shape of a kind. */
+export function typeEnvironment(type: Type, names: readonly string[]): Environment {
+  const env = newEnvironment();
+  const known = new Map<string, string>();
+  const nameOf = (part: Type): string => {
+    if (part.shape === "list") return `list<${nameOf(part.item)}>`;
+    if (part.shape === "map") return `map<string, ${nameOf(part.value)}>`;
+    if (part.shape === "leaf") return LEAVES[part.leaf] ?? "dyn";
+    if (part.fields.size === 0 || part.keepsUnknown) return "dyn";
+    const key = part.name;
+    const found = known.get(key);
+    if (key !== "" && found !== undefined) return found;
+    const name = `Type${known.size}`;
+    known.set(key === "" ? name : key, name);
+    const fields = Object.fromEntries(
+      [...part.fields.values()].map((field) => [identifier(field.name), nameOf(field.type)]),
+    );
+    env.registerType(name, { fields });
+    return name;
+  };
+  const root = nameOf(type);
+  for (const name of names) env.registerVariable(name, root);
+  return env;
+}
+
+const LEAVES: Readonly<Record<string, string>> = {
+  string: "string",
+  bytes: "bytes",
+  bool: "bool",
+  int32: "int",
+  int64: "int",
+  uint8: "int",
+  float64: "double",
+  Time: "google.protobuf.Timestamp",
+  MicroTime: "google.protobuf.Timestamp",
+};
+
 const compare = (a: any, b: any): number => (a < b ? -1 : a > b ? 1 : 0);
 
 /** The functions that Kubernetes adds to the language's own. */
@@ -134,13 +175,18 @@ function withLibrary(env: Environment): Environment {
 }
 
 /** What the language's errors are called in Kubernetes' messages. */
-function compileMessage(error: unknown): string {
+export function compileMessage(error: unknown): string {
   const [text = ""] = errorText(error).split("\n");
   const missing = /^No such key: (.+)$/.exec(text)?.[1];
   if (missing !== undefined) return `compilation failed: ERROR: <input>:1:1: undefined field '${missing}'`;
   const unknown = /^Unknown variable: (.+)$/.exec(text)?.[1];
   if (unknown !== undefined)
     return `compilation failed: ERROR: <input>:1:1: undeclared reference to '${unknown}' (in container '')`;
+  const overload = /^no such overload: (\S+) (\S+) (\S+)$/.exec(text);
+  if (overload !== null) {
+    const [, left, operator, right] = overload;
+    return `compilation failed: ERROR: <input>:1:1: found no matching overload for '_${operator}_' applied to '(${left}, ${right})'`;
+  }
   if (/^Unexpected|^Expected|Unterminated/.test(text))
     return `compilation failed: ERROR: <input>:1:1: Syntax error: ${text}`;
   return `compilation failed: ERROR: <input>:1:1: ${text}`;
@@ -161,7 +207,7 @@ function rulesOf(schema: Schema, isRoot: boolean): readonly Rule[] {
   return rules;
 }
 
-const newEnvironment = (): Environment =>
+export const newEnvironment = (): Environment =>
   withLibrary(new Environment({ enableOptionalTypes: true, homogeneousAggregateLiterals: false }));
 /** Rules run on plain values; what the types say was checked when they were compiled. */
 const RUNNER = newEnvironment().registerVariable("self", "dyn").registerVariable("oldSelf", "dyn");
@@ -178,6 +224,14 @@ function compileRule(checker: Environment, source: ValidationRule): Rule {
   } catch (error) {
     return refused(compileMessage(error));
   }
+}
+
+/** Whether a schema has rules anywhere. */
+export function hasRules(schema: Schema): boolean {
+  if ((schema["x-kubernetes-validations"] ?? []).length > 0) return true;
+  const others = schema.additionalProperties;
+  const inner = [...Object.values(schema.properties ?? {}), ...(schema.items === undefined ? [] : [schema.items])];
+  return inner.some(hasRules) || (typeof others === "object" && hasRules(others));
 }
 
 /** Rules of a schema that do not compile; `path` is where the schema stands in its definition. */

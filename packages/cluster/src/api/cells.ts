@@ -437,7 +437,7 @@ const CELLS: Readonly<Record<string, Cells>> = {
       object.metadata.name,
       spec["schedule"],
       orNone(spec["timeZone"]),
-      spec["suspend"] === true,
+      spec["suspend"] === true ? "True" : "False",
       count(status["active"]),
       shown,
       ageOf(object, now),

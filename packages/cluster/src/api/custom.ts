@@ -1,7 +1,7 @@
 // Custom resources: what a CustomResourceDefinition says of its objects. Structural schemas (the OpenAPI subset of
 // apiextensions/v1): validation with field paths, unknown fields, defaults.
 import { compareText, isObject, jsonClone, jsonEqual } from "@lateen/base";
-import { checkRules, ruleErrors } from "./cel.ts";
+import { checkRules, hasRules, ruleErrors } from "./cel.ts";
 import { required, type StatusCause } from "./errors.ts";
 import type { Kind } from "./kinds.ts";
 import type { KubeObject } from "./objects.ts";
@@ -257,9 +257,9 @@ function check(value: unknown, schema: Schema, path: string, causes: StatusCause
   }
   const test = schema.type === undefined ? undefined : TYPE_TESTS[schema.type];
   if (test !== undefined && !test(value)) {
-    causes.push(
-      wrongValue(path, value, `${path} in body must be of type ${schema.type}: ${JSON.stringify(typeName(value))}`),
-    );
+    const got = JSON.stringify(typeName(value));
+    const message = `Invalid value: ${got}: ${path} in body must be of type ${schema.type}: ${got}`;
+    causes.push({ reason: "FieldValueTypeInvalid", message, field: path });
     return;
   }
   checkScalar(value, schema, path, causes);
@@ -313,13 +313,23 @@ function checkMembers(value: Record<string, unknown>, schema: Schema, path: stri
   }
 }
 
+/** Said where rules were not looked at because the object does not fit its schema. */
+const UNCHECKED: StatusCause = {
+  reason: "FieldValueInvalid",
+  message:
+    "Invalid value: null: some validation rules were not checked because the object was invalid; correct the existing errors to complete validation",
+  field: "<nil>",
+};
+
 /** What is wrong with a custom object: its schema, then the rules in it. */
 export function validateCustom(object: KubeObject, kind: CustomKind, old?: KubeObject): StatusCause[] {
   const causes: StatusCause[] = [];
   const { metadata: _metadata, ...rest } = object;
   const needed = (kind.schema.required ?? []).filter((name) => name !== "metadata");
   check(rest, { ...kind.schema, required: needed }, "", causes);
-  return causes.length > 0 ? causes : checkRules(object, kind.schema, old);
+  const isBroken = causes.some(({ reason }) => reason !== "FieldValueDuplicate");
+  if (!isBroken) return [...causes, ...checkRules(object, kind.schema, old)];
+  return hasRules(kind.schema) ? [...causes, UNCHECKED] : causes;
 }
 
 function prune(value: unknown, schema: Schema, path: string, unknown: string[]): unknown {
@@ -398,18 +408,44 @@ function checkSchema(schema: unknown, path: string, causes: StatusCause[]): void
 /** What is wrong with a CustomResourceDefinition whose fields have their declared types. */
 export function checkDefinition(definition: KubeObject): StatusCause[] {
   const spec = (definition.spec ?? {}) as Partial<CrdSpec>;
-  const { plural, kind } = spec.names ?? {};
-  const needed = { group: spec.group, scope: spec.scope, "names.plural": plural, "names.kind": kind };
-  const causes = Object.entries(needed).flatMap(([field, value]) =>
-    value === undefined ? required(`spec.${field}`) : [],
-  );
-  if (plural !== undefined && definition.metadata.name !== `${plural}.${spec.group}`)
+  const { plural, kind, singular, listKind } = spec.names ?? {};
+  const needed = {
+    group: spec.group,
+    scope: spec.scope,
+    "names.plural": plural,
+    "names.kind": kind,
+    "names.singular": singular,
+    "names.listKind": listKind,
+  };
+  const causes: StatusCause[] = [];
+  if (definition.metadata.name !== `${plural}.${spec.group}`)
     causes.push(wrongValue("metadata.name", definition.metadata.name, 'must be spec.names.plural+"."+spec.group'));
+  const missing = (field: string): void => {
+    if ((needed[field as keyof typeof needed] ?? "") === "") causes.push(required(`spec.${field}`));
+  };
+  missing("group");
+  missing("scope");
   const versions = spec.versions ?? [];
-  if (versions.filter(({ storage }) => storage).length !== 1)
-    causes.push(wrongValue("spec.versions", versions, "must have exactly one version marked as storage version"));
+  if (versions.filter(({ storage }) => storage).length !== 1) {
+    const shown = spec.versions === undefined || spec.versions === null ? "null" : JSON.stringify(versions);
+    causes.push({
+      reason: "FieldValueInvalid",
+      message: `Invalid value: ${shown}: must have exactly one version marked as storage version`,
+      field: "spec.versions",
+    });
+  }
+  missing("names.plural");
+  missing("names.singular");
+  missing("names.kind");
+  missing("names.listKind");
+  if (!versions.some(({ storage }) => storage))
+    causes.push({
+      reason: "FieldValueInvalid",
+      message: "Invalid value: null: must have at least one stored version",
+      field: "status.storedVersions",
+    });
   versions.forEach(({ name, schema }, i) => {
-    if (name === undefined) causes.push(required(`spec.versions[${i}].name`));
+    if ((name ?? "") === "") causes.push(required(`spec.versions[${i}].name`));
     const at = `spec.versions[${i}].schema.openAPIV3Schema`;
     if (schema?.openAPIV3Schema === undefined) return;
     const before = causes.length;
@@ -419,22 +455,9 @@ export function checkDefinition(definition: KubeObject): StatusCause[] {
   return causes;
 }
 
-/** Status of a new definition: its names are accepted and it is served at once. */
-export function establishedStatus(definition: KubeObject, now: string): Record<string, unknown> {
-  const spec = definition.spec as CrdSpec;
-  const condition = (type: string, reason: string, message: string): unknown => ({
-    type,
-    status: "True",
-    lastTransitionTime: now,
-    reason,
-    message,
-  });
-  return {
-    conditions: [
-      condition("NamesAccepted", "NoConflicts", "no conflicts found"),
-      condition("Established", "InitialNamesAccepted", "the initial names have been accepted"),
-    ],
-    acceptedNames: { ...spec.names, listKind: `${spec.names.kind}List` },
-    storedVersions: spec.versions.filter((version) => version.storage).map((version) => version.name),
-  };
+/** Status of a new definition: nothing is accepted yet. */
+export function initialStatus(definition: KubeObject): Record<string, unknown> {
+  const { versions } = definition.spec as CrdSpec;
+  const storedVersions = versions.filter((version) => version.storage).map((version) => version.name);
+  return { conditions: null, acceptedNames: { plural: "", kind: "" }, storedVersions };
 }

@@ -194,7 +194,9 @@ const DEFAULTS: Readonly<Record<string, (value: Members) => void>> = {
     fill(spec, "progressDeadlineSeconds", 600);
   },
   "apps.v1.ReplicaSet": ({ spec }) => fill(spec, "replicas", 1),
-  "apps.v1.DaemonSet": ({ spec }) => {
+  "apps.v1.DaemonSet": ({ spec, metadata }) => {
+    const generation = "deprecated.daemonset.template.generation";
+    metadata["annotations"] = { [generation]: "1", ...metadata["annotations"] };
     fill(spec["updateStrategy"], "type", "RollingUpdate");
     if (spec["updateStrategy"].type === "RollingUpdate")
       spec["updateStrategy"].rollingUpdate = rollingDefaults(spec["updateStrategy"].rollingUpdate, {
@@ -219,7 +221,7 @@ const DEFAULTS: Readonly<Record<string, (value: Members) => void>> = {
       claim.apiVersion = "v1";
     }
   },
-  "batch.v1.JobSpec": (spec) => {
+  "batch.v1.Job": ({ spec }) => {
     if (
       spec["completions"] === undefined &&
       spec["parallelism"] === undefined &&
@@ -291,7 +293,7 @@ const DEFAULTS: Readonly<Record<string, (value: Members) => void>> = {
   }),
   "apiextensions.v1.CustomResourceDefinitionSpec": (spec) => {
     fill(spec["names"], "singular", String(spec["names"].kind ?? "").toLowerCase());
-    fill(spec["names"], "listKind", `${spec["names"].kind}List`);
+    if ((spec["names"].kind ?? "") !== "") fill(spec["names"], "listKind", `${spec["names"].kind}List`);
     if (spec["conversion"] === undefined) spec["conversion"] = { strategy: "None" };
   },
   "apiextensions.v1.ServiceReference": set({ port: 443 }),

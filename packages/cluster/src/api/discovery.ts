@@ -1,5 +1,6 @@
 // Discovery: how clients learn which kinds are served. Aggregated (apidiscovery.k8s.io/v2) and legacy documents.
-import type { GroupVersionKind, Kind, KindTable } from "./kinds.ts";
+import { createHash } from "node:crypto";
+import { type GroupVersionKind, isStored, type Kind, type KindTable, storedKind } from "./kinds.ts";
 
 export const SERVER_VERSION = {
   major: "1",
@@ -96,6 +97,16 @@ export function coreVersions(address: string): Record<string, unknown> {
   };
 }
 
+/** Kinds that a real server of this version stores in another version than it serves. */
+const STORED_VERSIONS: Readonly<Record<string, string>> = { VolumeAttributesClass: "v1beta1" };
+
+/** Names the form in which a kind is stored: clients see by it when that changes. */
+function storageHash(kind: Kind): string {
+  const { group, version: served, kind: name } = storedKind(kind);
+  const version = STORED_VERSIONS[name] ?? served;
+  return createHash("sha256").update(`${group}/${version}/${name}`).digest().subarray(0, 8).toString("base64");
+}
+
 /** `/api/v1` or `/apis/G/V` as APIResourceList, or undefined where it is not served. */
 export function resourceList(table: KindTable, group: string, version: string): Record<string, unknown> | undefined {
   const kinds = grouped(table.all()).get(group)?.get(version);
@@ -109,6 +120,7 @@ export function resourceList(table: KindTable, group: string, version: string): 
       verbs: kind.verbs,
       ...(kind.shortNames.length > 0 ? { shortNames: kind.shortNames } : {}),
       ...(kind.categories.length > 0 ? { categories: kind.categories } : {}),
+      ...(isStored(kind) && kind.plural !== "componentstatuses" ? { storageVersionHash: storageHash(kind) } : {}),
     },
     ...kind.subresources.map((sub) => {
       const of = sub.object;

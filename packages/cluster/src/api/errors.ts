@@ -90,8 +90,30 @@ export const conflict = (subject: Subject, name: string, why?: string): ApiError
     details(subject, name),
   );
 
-export const conflictOfUids = (subject: Subject, name: string, asked: string, found: string): ApiError =>
-  conflict(subject, name, `Precondition failed: UID in precondition: ${asked}, UID in object meta: ${found}`);
+/** An update of an object that is another one by now; worded as by the store of a real server. */
+export const conflictOfUids = (
+  subject: Subject,
+  name: string,
+  asked: string,
+  found: string,
+  namespace?: string,
+): ApiError => {
+  const key = `/registry/${subject.plural}/${namespace === undefined ? "" : `${namespace}/`}${name}`;
+  const why = `Precondition failed: UID in precondition: ${asked}, UID in object meta: ${found}`;
+  return conflict(
+    subject,
+    name,
+    `StorageError: invalid object, Code: 4, Key: ${key}, ResourceVersion: 0, AdditionalErrorMsg: ${why}`,
+  );
+};
+
+/** A deletion of an object that is another one by now. */
+export const recreated = ({ group, kind }: Subject, name: string, asked: string, found: string): ApiError =>
+  conflict(
+    { group, kind, plural: kind },
+    name,
+    `the UID in the precondition (${asked}) does not match the UID in record (${found}). The object might have been deleted and then recreated`,
+  );
 
 export const conflictOfVersions = (subject: Subject, name: string, asked: string, found: string): ApiError =>
   conflict(
@@ -118,8 +140,11 @@ export const unsupportedMedia = (accepted: readonly string[]): ApiError =>
     415,
     "UnsupportedMediaType",
     `the body of the request was in an unknown format - accepted media types include: ${accepted.join(", ")}`,
-    {},
   );
+
+/** A patch of a type that is not known at all. */
+export const unknownPatch = (): ApiError =>
+  new ApiError(415, "UnsupportedMediaType", "415: Unsupported Media Type", {});
 
 export const resourceNotFound = (): ApiError =>
   new ApiError(404, "NotFound", "the server could not find the requested resource", {});

@@ -1,6 +1,7 @@
 // Events: what controllers and the node tell of objects. The same thing told again is counted on the event that exists.
 import { errorText } from "@lateen/base";
 import { randomSuffix } from "./allocate.ts";
+import { ApiError } from "./errors.ts";
 import { builtIn } from "./kinds.ts";
 import { type KubeObject, timestamp } from "./objects.ts";
 import type { Registry } from "./registry.ts";
@@ -25,6 +26,8 @@ export async function recordEvent(
   try {
     await write(registry, about, component, entry);
   } catch (error) {
+    // Nobody will read events of a namespace that ends.
+    if (error instanceof ApiError && (error.code === 403 || error.code === 404)) return;
     process.stderr.write(`event ${entry.reason} of ${about.metadata.name}: ${errorText(error)}\n`);
   }
 }

@@ -10,11 +10,12 @@ import {
   methodNotAllowed,
   notFound,
   resourceNotFound,
+  unknownPatch,
   unsupportedMedia,
 } from "./errors.ts";
 import { apiVersionOf, hasSubresource, isStored, type Kind } from "./kinds.ts";
 import { ListServer } from "./lists.ts";
-import type { KubeObject } from "./objects.ts";
+import { type KubeObject, timestamp } from "./objects.ts";
 import { jsonPatch, mergePatch, strategicMerge } from "./patch.ts";
 import type { ApplyOptions, DeleteOptions, Registry, UpdateOptions } from "./registry.ts";
 import { metadataOnly, renderingOf } from "./rendering.ts";
@@ -41,6 +42,11 @@ const NEEDS_VERSION = new Set(
     " ",
   ),
 );
+/** Built-in kinds that have a better one by now: every use is answered with a warning. */
+const DEPRECATED: Readonly<Record<string, string>> = {
+  "/componentstatuses": "v1 ComponentStatus is deprecated in v1.19+",
+  "/endpoints": "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
+};
 const DELETED_AS_OBJECT = new Set([
   "services",
   "serviceaccounts",
@@ -71,7 +77,8 @@ export class ResourceHandler {
   async handle(verb: string, ask: ResourceRequest): Promise<void> {
     const { kind, name, subresource } = ask;
     const deprecation = this.#registry.customKind(kind)?.deprecation;
-    if (deprecation !== undefined) warner(ask)(deprecation);
+    const old = deprecation ?? DEPRECATED[`${kind.group}/${kind.plural}`];
+    if (old !== undefined) warner(ask)(old);
     if (!isStored(kind)) return this.#action(verb, ask);
     if (subresource !== "") {
       if (!hasSubresource(kind, subresource)) throw resourceNotFound();
@@ -159,12 +166,10 @@ export class ResourceHandler {
       ...unknown.map((path) => `unknown field "${path}"`),
     ];
     if (texts.length === 0 || mode === "Ignore") return object;
-    if (mode === "Strict") {
-      const what = `${kind.kind} in version "${kind.version}" cannot be handled as a ${kind.kind}: `;
+    if (mode === "Strict")
       throw badRequest(
-        `${this.#registry.customKind(kind) === undefined ? what : ""}strict decoding error: ${texts.join(", ")}`,
+        `${kind.kind} in version "${kind.version}" cannot be handled as a ${kind.kind}: strict decoding error: ${texts.join(", ")}`,
       );
-    }
     for (const text of texts) warner(ask)(text);
     return object;
   }
@@ -180,7 +185,7 @@ export class ResourceHandler {
       throw badRequest(
         isOther
           ? `the API version in the data (${String(given.apiVersion)}) does not match the expected API version (${apiVersionOf(kind)})`
-          : `${what}: converting (${given.kind}) to (${kind.kind}): unknown conversion`,
+          : `${what}: converting (${kind.version}.${String(given.kind)}) to (${kind.group === "" ? "core" : kind.group}.${kind.kind}): unknown conversion`,
       );
     }
     body["kind"] = kind.kind;
@@ -236,8 +241,10 @@ export class ResourceHandler {
     }
     if (found === undefined) throw notFound(kind, name);
     if (version === "" && (NEEDS_VERSION.has(kind.plural) || this.#registry.customKind(kind) !== undefined)) {
-      const message = "Invalid value: 0x0: must be specified for an update";
-      throw invalid(kind, name, [{ reason: "FieldValueInvalid", message, field: "metadata.resourceVersion" }]);
+      const message = "Invalid value: 0: must be specified for an update";
+      throw invalid({ ...kind, kind: kind.plural }, name, [
+        { reason: "FieldValueInvalid", message, field: "metadata.resourceVersion" },
+      ]);
     }
     const changed = await this.#registry.update(kind, namespace, name, () => jsonClone(object), options);
     this.#send(ask, 200, changed);
@@ -246,16 +253,9 @@ export class ResourceHandler {
   async #patch(ask: ResourceRequest, name: string): Promise<void> {
     const { kind, namespace } = ask;
     const type = mediaType(ask.request);
-    if (
-      ![JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH].includes(type) ||
-      (type === STRATEGIC_PATCH && this.#registry.customKind(kind) !== undefined)
-    )
-      throw unsupportedMedia([
-        JSON_PATCH,
-        MERGE_PATCH,
-        ...(this.#registry.customKind(kind) === undefined ? [STRATEGIC_PATCH] : []),
-        APPLY_PATCH,
-      ]);
+    if (![JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH].includes(type)) throw unknownPatch();
+    const isCustom = this.#registry.customKind(kind) !== undefined;
+    if (type === STRATEGIC_PATCH && isCustom) throw unsupportedMedia([JSON_PATCH, MERGE_PATCH, APPLY_PATCH]);
     const patch = await this.#body(ask);
     const options = writeOptions(ask);
     if (type === APPLY_PATCH) return this.#apply(ask, name, patch, options);
@@ -293,8 +293,12 @@ export class ResourceHandler {
       );
     if (applied["kind"] === undefined || applied["apiVersion"] === undefined)
       throw badRequest(`Object 'Kind' is missing in '${JSON.stringify(applied).slice(0, 200)}'`);
-    // The shape is checked, and what is unknown named; but what is applied are the fields that were sent, without defaults.
-    const shaped = this.#decoded(ask, jsonClone(applied), ask.repeated);
+    // The shape is checked; but what is applied are the fields that were sent, without defaults.
+    const unknown: string[] = [];
+    this.#checkNames(ask, applied);
+    const shaped = this.#registry.decode(ask.kind, jsonClone(applied), unknown);
+    this.#checkRepeated(ask);
+    if (unknown.length > 0) throw undeclared(ask, applied, unknown);
     const sent = {
       ...onlySent(applied, shaped as unknown as Body),
       kind: ask.kind.kind,
@@ -304,6 +308,26 @@ export class ResourceHandler {
     const isForced = ask.query.get("force") === "true";
     const { object, isNew } = await this.#registry.apply(ask.kind, ask.namespace, name, sent, { ...options, isForced });
     this.#send(ask, isNew ? 201 : 200, object);
+  }
+
+  #checkRepeated(ask: ResourceRequest): void {
+    const mode = ask.query.get("fieldValidation") ?? "Warn";
+    const texts = ask.repeated.map((path) => (path.startsWith("line ") ? path : `duplicate field "${path}"`));
+    if (texts.length === 0 || mode === "Ignore") return;
+    if (mode !== "Strict") for (const text of texts) warner(ask)(text);
+    else {
+      const isYaml = texts.some((text) => text.startsWith("line "));
+      const { kind, version } = ask.kind;
+      const what =
+        this.#registry.customKind(ask.kind) === undefined
+          ? `${kind} in version "${version}" cannot be handled as a ${kind}: `
+          : "";
+      throw badRequest(
+        isYaml
+          ? `error decoding YAML: yaml: unmarshal errors:\n  ${texts.join("\n  ")}`
+          : `${what}strict decoding error: ${texts.join(", ")}`,
+      );
+    }
   }
 
   async #scale(verb: string, ask: ResourceRequest, name: string): Promise<void> {
@@ -387,7 +411,11 @@ export class ResourceHandler {
       );
       return;
     }
-    sendJson(ask.request, ask.response, 201, { ...object, status: this.#review(ask, object) });
+    const status = this.#review(ask, object);
+    object.metadata = {} as KubeObject["metadata"];
+    if (kind.kind === "SelfSubjectReview") object.metadata.creationTimestamp = timestamp();
+    else this.#registry.track(kind, object, writeOptions(ask).manager);
+    sendJson(ask.request, ask.response, 201, { ...object, status });
   }
 
   #review(ask: ResourceRequest, object: KubeObject): Body {
@@ -473,13 +501,29 @@ function patchedScale(current: KubeObject, patch: unknown, type: string): unknow
   return mergePatch(jsonClone(current), patch);
 }
 
+/** An apply of fields that the kind does not know. */
+function undeclared(ask: ResourceRequest, applied: Body, unknown: readonly string[]): ApiError {
+  const { namespace = "", name = "" } = (applied["metadata"] ?? {}) as { namespace?: string; name?: string };
+  const texts = unknown.map((path) => `.${path.replaceAll(/\[(\d+)\]/g, "[$1]")}: field not declared in schema`);
+  const list = texts.length === 1 ? texts[0] : `errors:\n  ${texts.join("\n  ")}`;
+  return new ApiError(
+    500,
+    "",
+    `failed to create typed patch object (${namespace}/${name}; ${apiVersionOf(ask.kind)}, Kind=${ask.kind.kind}): ${list}`,
+  );
+}
+
 /** Of the decoded object only what the body has: decoding adds what Go shows of a type. */
 function onlySent(sent: unknown, decoded: unknown): any {
   if (Array.isArray(sent) && Array.isArray(decoded)) return sent.map((item, i) => onlySent(item, decoded[i]));
   if (isObject(sent) && isObject(decoded)) {
     const entries = Object.keys(sent)
-      .filter((key) => sent[key] !== null && decoded[key] !== undefined && decoded[key] !== null)
-      .map((key) => [key, onlySent(sent[key], decoded[key])]);
+      .filter((key) => sent[key] !== null)
+      // What the type leaves out as empty was said all the same.
+      .map((key) => [
+        key,
+        decoded[key] === undefined || decoded[key] === null ? sent[key] : onlySent(sent[key], decoded[key]),
+      ]);
     return Object.fromEntries(entries);
   }
   return decoded;

@@ -108,7 +108,7 @@ const GENERATION = new Set(
   (
     "deployments replicasets statefulsets daemonsets jobs cronjobs ingresses networkpolicies poddisruptionbudgets pods " +
     "customresourcedefinitions mutatingwebhookconfigurations validatingwebhookconfigurations endpointslices " +
-    "replicationcontrollers flowschemas prioritylevelconfigurations validatingadmissionpolicies " +
+    "replicationcontrollers podtemplates flowschemas prioritylevelconfigurations validatingadmissionpolicies " +
     "validatingadmissionpolicybindings priorityclasses ingressclasses servicecidrs ipaddresses"
   ).split(" "),
 );
@@ -178,6 +178,11 @@ export class KindTable {
   ofObject(apiVersion: string, kindName: string): Kind | undefined {
     return this.#byObject.get(`${apiVersion} ${kindName}`);
   }
+}
+
+/** The kind in whose form objects of `kind` are stored. */
+export function storedKind(kind: Kind): Kind {
+  return kind.group === "events.k8s.io" || kind.group === "autoscaling" ? builtIn(kind.plural) : kind;
 }
 
 /** A built-in kind by plural, of the core group where two have it; throws for a name that is not in the table (a bug). */

@@ -79,7 +79,8 @@ export class ListServer {
       items = kept.filter((item) => keyOf(item) > start);
     }
     if (ask.name !== undefined) items = items.filter((item) => item.metadata.name === ask.name);
-    const meta: Record<string, unknown> = { resourceVersion: String(version) };
+    // What is worked out on the spot has no version.
+    const meta: Record<string, unknown> = kind.verbs.includes("watch") ? { resourceVersion: String(version) } : {};
     // A client that takes any version is served from memory, whole.
     if (limit > 0 && items.length > limit && asked !== "0") {
       if (token === "") this.#keep(`${version} ${scope}`, items);
@@ -118,12 +119,12 @@ export class ListServer {
     if (asked === "") return;
     if (!/^\d+$/.test(asked))
       throw badRequest(
-        `Invalid value: ${JSON.stringify(asked)}: strconv.ParseUint: parsing ${JSON.stringify(asked)}: invalid syntax`,
+        `invalid resource version: resourceVersion: Invalid value: ${JSON.stringify(asked)}: strconv.ParseUint: parsing ${JSON.stringify(asked)}: invalid syntax`,
       );
     const current = this.#registry.store.version;
     if (Number(asked) > current) {
       const causes = [{ reason: "ResourceVersionTooLarge", message: "Too large resource version" }];
-      throw new ApiError(504, "Timeout", `Too large resource version: ${asked}, current: ${current}`, {
+      throw new ApiError(504, "Timeout", `Timeout: Too large resource version: ${asked}, current: ${current}`, {
         causes,
         retryAfterSeconds: 1,
       });
@@ -162,8 +163,10 @@ export class ListServer {
       const head = { kind: "PartialObjectMetadataList", apiVersion: "meta.k8s.io/v1", metadata };
       sendJson(ask.request, ask.response, 200, { ...head, items: items.map(metadataOnly) });
     } else {
+      // Custom lists always say whether they go on.
+      const meta = isCustom(ask.kind) ? { continue: "", ...metadata } : metadata;
       const plain = isCustom(ask.kind) ? items : items.map(({ kind: _kind, apiVersion: _apiVersion, ...rest }) => rest);
-      sendJson(ask.request, ask.response, 200, { ...listKind(ask.kind), metadata, items: plain });
+      sendJson(ask.request, ask.response, 200, { ...listKind(ask.kind), metadata: meta, items: plain });
     }
   }
 }

@@ -24,6 +24,8 @@ export interface Writer {
   readonly manager: string;
   readonly apiVersion: string;
   readonly subresource: string;
+  /** Status is not theirs: it is written on a path of its own. */
+  readonly ignoresStatus: boolean;
 }
 
 /** More updaters than these are merged into one, the oldest first. */
@@ -54,6 +56,16 @@ const UNMANAGED = FieldSet.parse({
   },
 });
 const STATUS = FieldSet.parse({ "f:status": {} });
+
+const identity = ({
+  manager,
+  apiVersion,
+  subresource,
+}: Writer): Pick<Owner, "manager" | "apiVersion" | "subresource"> => ({
+  manager,
+  apiVersion,
+  subresource,
+});
 
 function ownerKey(owner: Pick<Owner, "manager" | "operation" | "apiVersion" | "subresource">): string {
   return JSON.stringify([owner.manager, owner.operation, owner.apiVersion, owner.subresource]);
@@ -161,9 +173,10 @@ export function trackUpdate(live: KubeObject, next: KubeObject, type: Type, writ
   }
   const taken = added.union(modified);
   const result = afterChange(owners, taken.union(removed));
-  const mine = taken.recursiveDifference(UNMANAGED);
+  const known = taken.difference(UNMANAGED);
+  const mine = writer.ignoresStatus ? known.recursiveDifference(STATUS) : known;
   if (!mine.isEmpty) {
-    const owner = { ...writer, operation: "Update" as const };
+    const owner = { ...identity(writer), operation: "Update" as const };
     const already = result.get(ownerKey(owner));
     const set = mine.union(already?.set ?? FieldSet.EMPTY);
     result.set(ownerKey(owner), { ...owner, time: timestamp(), set });
@@ -202,7 +215,9 @@ export function applyObject(ask: ApplyRequest): KubeObject {
   const live = ask.live ?? ask.empty;
   let owners = decodeOwners(entriesOf(live));
   if (owners.size === 0 && ask.live !== undefined) {
-    const all = compareValues(bare(ask.empty), bare(live), type).added.recursiveDifference(UNMANAGED);
+    const { added: fresh, modified: filled } = compareValues(bare(ask.empty), bare(live), type);
+    const known = fresh.union(filled).difference(UNMANAGED);
+    const all = writer.ignoresStatus ? known.recursiveDifference(STATUS) : known;
     const owner = {
       manager: BEFORE_APPLY,
       operation: "Update" as const,
@@ -211,7 +226,7 @@ export function applyObject(ask: ApplyRequest): KubeObject {
     };
     owners.set(ownerKey(owner), { ...owner, time: timestamp(), set: all });
   }
-  const self: Owner = { ...writer, operation: "Apply", time: undefined, set: appliedSet(ask) };
+  const self: Owner = { ...identity(writer), operation: "Apply", time: undefined, set: appliedSet(ask) };
   const key = ownerKey(self);
   const last = owners.get(key);
   owners.set(key, { ...self, time: last?.time });
@@ -234,7 +249,7 @@ export function applyObject(ask: ApplyRequest): KubeObject {
 
 /** The fields that an apply sets, without those that its path does not write. */
 function appliedSet({ applied, type, writer }: ApplyRequest): FieldSet {
-  const set = fieldsOf(bare(applied), type).recursiveDifference(UNMANAGED);
+  const set = fieldsOf(bare(applied), type).difference(UNMANAGED);
   const status = set.nodes.get("f:status");
   if (writer.subresource !== "status") return set.recursiveDifference(STATUS);
   return status === undefined ? FieldSet.EMPTY : FieldSet.of(new Map([["f:status", status]]));

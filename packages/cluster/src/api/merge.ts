@@ -166,8 +166,8 @@ export function mergeValues(live: unknown, applied: unknown, type: Type): unknow
 }
 
 /**
- * The items of both, each once. The order is that of the applied list; items of the live one alone stay behind the item that
- * they followed.
+ * The items of both, each once. The order is that of the applied list; items of the live one alone go before the applied
+ * item that they stand before.
  */
 function mergeLists(live: readonly unknown[], applied: readonly unknown[], type: ListType): unknown[] {
   const wanted = new Map(applied.map((item) => [itemElement(type, item), item]));
@@ -182,12 +182,9 @@ function mergeLists(live: readonly unknown[], applied: readonly unknown[], type:
   const liveOrder = [...present.keys()];
   let at = 0;
   for (const element of wanted.keys()) {
-    const where = liveOrder.indexOf(element, at);
-    if (where >= 0) {
-      for (; at < where; at++) if (!wanted.has(liveOrder[at] as string)) put(liveOrder[at] as string);
-      at = where + 1;
-    }
+    for (; at < liveOrder.length && !wanted.has(liveOrder[at] as string); at++) put(liveOrder[at] as string);
     put(element);
+    while (at < liveOrder.length && done.has(liveOrder[at] as string)) at += 1;
   }
   for (const element of liveOrder) if (!wanted.has(element)) put(element);
   return result;

@@ -85,6 +85,7 @@ export interface Condition {
   lastTransitionTime?: string;
   lastUpdateTime?: string;
   observedGeneration?: number;
+  lastProbeTime?: string;
 }
 
 export interface LabelSelector {
@@ -104,7 +105,15 @@ export interface EnvVar {
 }
 
 export interface Probe {
-  httpGet?: { path?: string; port: number | string; host?: string; scheme?: string };
+  httpGet?: {
+    path?: string;
+    port: number | string;
+    host?: string;
+    scheme?: string;
+    httpHeaders?: { name: string; value: string }[];
+  };
+  grpc?: { port: number; service?: string };
+  sleep?: { seconds: number };
   tcpSocket?: { port: number | string; host?: string };
   exec?: { command: string[] };
   initialDelaySeconds?: number;
@@ -127,7 +136,7 @@ export interface Container {
   livenessProbe?: Probe;
   readinessProbe?: Probe;
   startupProbe?: Probe;
-  lifecycle?: { preStop?: { exec?: { command: string[] } } };
+  lifecycle?: { postStart?: Probe; preStop?: Probe };
   securityContext?: {
     runAsUser?: number;
     runAsGroup?: number;
@@ -251,7 +260,7 @@ export interface EndpointSlice extends KubeObject {
   ports: { name?: string; port: number; protocol?: string; appProtocol?: string }[];
 }
 
-interface PodTemplate {
+export interface PodTemplate {
   metadata?: { labels?: Record<string, string>; annotations?: Record<string, string> };
   spec: PodSpec;
 }
@@ -264,6 +273,78 @@ export interface ReplicaSet extends KubeObject {
     readyReplicas?: number;
     availableReplicas?: number;
     observedGeneration?: number;
+    conditions?: Condition[];
+  };
+}
+
+export interface StatefulSet extends KubeObject {
+  spec: {
+    replicas?: number;
+    selector: LabelSelector;
+    template: PodTemplate;
+    serviceName?: string;
+    volumeClaimTemplates?: KubeObject[];
+    podManagementPolicy?: string;
+    updateStrategy?: { type?: string; rollingUpdate?: { partition?: number } };
+    persistentVolumeClaimRetentionPolicy?: { whenDeleted?: string; whenScaled?: string };
+    revisionHistoryLimit?: number;
+    minReadySeconds?: number;
+    ordinals?: { start?: number };
+  };
+  status: { currentRevision?: string; updateRevision?: string };
+}
+
+export interface DaemonSet extends KubeObject {
+  spec: {
+    selector: LabelSelector;
+    template: PodTemplate;
+    updateStrategy?: { type?: string; rollingUpdate?: { maxUnavailable?: number | string } };
+    minReadySeconds?: number;
+    revisionHistoryLimit?: number;
+  };
+}
+
+export interface Job extends KubeObject {
+  spec: {
+    template: PodTemplate;
+    selector?: LabelSelector;
+    parallelism?: number;
+    completions?: number;
+    completionMode?: string;
+    backoffLimit?: number;
+    activeDeadlineSeconds?: number;
+    ttlSecondsAfterFinished?: number;
+    suspend?: boolean;
+  };
+  status: {
+    active?: number;
+    ready?: number;
+    terminating?: number;
+    succeeded?: number;
+    failed?: number;
+    completedIndexes?: string;
+    startTime?: string;
+    completionTime?: string;
+    conditions?: Condition[];
+    uncountedTerminatedPods?: { succeeded?: string[]; failed?: string[] };
+  };
+}
+
+export interface CronJob extends KubeObject {
+  spec: {
+    schedule: string;
+    timeZone?: string;
+    suspend?: boolean;
+    concurrencyPolicy?: string;
+    startingDeadlineSeconds?: number;
+    successfulJobsHistoryLimit?: number;
+    failedJobsHistoryLimit?: number;
+    jobTemplate: { metadata?: Partial<ObjectMeta>; spec: Job["spec"] };
+  };
+  status: {
+    active?: { uid?: string }[];
+    lastScheduleTime?: string;
+    lastSuccessfulTime?: string;
   };
 }
 
@@ -275,6 +356,7 @@ export interface Deployment extends KubeObject {
     paused?: boolean;
     minReadySeconds?: number;
     revisionHistoryLimit?: number;
+    progressDeadlineSeconds?: number;
     strategy?: { type?: string; rollingUpdate?: { maxSurge?: number | string; maxUnavailable?: number | string } };
   };
   status: {

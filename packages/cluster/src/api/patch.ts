@@ -21,7 +21,9 @@ export function mergePatch(target: unknown, patch: unknown): unknown {
 /** RFC 6902. A failed test or a missing path is 422, anything but a list 400. */
 export function jsonPatch(target: unknown, patch: unknown): unknown {
   if (!Array.isArray(patch)) {
-    throw badRequest("error decoding patch: json: cannot unmarshal object into Go value of type jsonpatch.Patch");
+    throw badRequest(
+      "error decoding patch: json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp",
+    );
   }
   const result = jsonClone(target);
   const failed = applyPatch(result, patch as Operation[]).find((error) => error !== null);
@@ -127,7 +129,9 @@ export function strategicMerge(target: unknown, patch: unknown, type: Type): unk
     if (key.startsWith("$")) continue;
     const before = result[key];
     const place = placeOf(type, key);
-    if (value === null) delete result[key];
+    // What is not there cannot be replaced: a real server leaves it out.
+    if (value === null || (before === undefined && isObject(value) && value["$patch"] !== undefined))
+      delete result[key];
     else if (Array.isArray(value))
       result[key] = mergeList(Array.isArray(before) ? before : [], value, place, patch[`$setElementOrder/${key}`]);
     else result[key] = strategicMerge(before, value, place.type);

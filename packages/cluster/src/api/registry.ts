@@ -16,9 +16,10 @@ import {
   conflictOfVersions,
   invalid,
   notFound,
+  recreated,
   type StatusCause,
 } from "./errors.ts";
-import { apiVersionOf, builtIn, hasSubresource, type Kind, KindTable, tableOf } from "./kinds.ts";
+import { apiVersionOf, builtIn, hasSubresource, type Kind, KindTable, storedKind, tableOf } from "./kinds.ts";
 import { applyObject, trackUpdate, type Writer } from "./managed.ts";
 import { type KubeObject, type ManagedFieldsEntry, newUid, type Pod, timestamp } from "./objects.ts";
 import type { Store } from "./store.ts";
@@ -69,7 +70,7 @@ export class Registry {
 
   constructor(store: Store) {
     this.store = store;
-    this.#admission = new Admission(store);
+    this.#admission = new Admission(store, this.kinds);
     this.#strategies = strategies(store);
     const definitions = builtIn("customresourcedefinitions");
     const refresh = (): void => this.kinds.setCustom(this.list(definitions).flatMap(customKinds));
@@ -127,6 +128,12 @@ export class Registry {
     }
   }
 
+  /** Says who manages the fields of an object that is never stored: the answer to a review. */
+  track(kind: Kind, object: KubeObject, manager: string | undefined): void {
+    const options = manager === undefined ? {} : { manager };
+    trackUpdate(this.#empty(kind), object, kind.type, { ...writerOf(kind, options, ""), ignoresStatus: true });
+  }
+
   /** Creates an object. Resolves with the stored one once it is durable. */
   async create(
     kind: Kind,
@@ -142,12 +149,13 @@ export class Registry {
       object.metadata.name = `${object.metadata.generateName}${randomSuffix(5)}`;
       if (tries >= NAME_TRIES || this.find(kind, object.metadata.namespace, object.metadata.name) === undefined) break;
     }
-    strategy.prepareCreate(object);
     this.#default(kind, object);
     if (options.tracked === undefined) {
       delete object.metadata.managedFields;
       trackUpdate(this.#empty(kind), object, kind.type, writerOf(kind, options, ""));
     } else object.metadata.managedFields = [...options.tracked];
+    strategy.prepareCreate(object);
+    this.#default(kind, object);
     const tracked = object.metadata.managedFields;
     strategy.admitCreate(object);
     object = await this.#admit("CREATE", kind, object, undefined, options);
@@ -166,7 +174,7 @@ export class Registry {
     strategy.complete(object, undefined);
     for (const text of strategy.warnings(object, undefined)) options.warn?.(text);
     if (options.isDryRun === true) return ordered(kind, object);
-    const stored = ordered(toStoredKind(kind), toStored(kind, object));
+    const stored = ordered(storedKind(kind), toStored(kind, object));
     await this.store.put(tableOf(kind), stored);
     return toServed(kind, stored);
   }
@@ -227,7 +235,9 @@ export class Registry {
     const changed = this.decode(kind, change(jsonClone(old)));
     let next = this.#reconcile(kind, old, changed, subresource);
     this.#default(kind, next);
-    trackUpdate(old, next, kind.type, writerOf(kind, options, subresource));
+    // Scaling a custom object makes nobody the owner of its replicas.
+    if (subresource === "scale" && isCustom(kind)) restoreManaged(next, old.metadata.managedFields);
+    else trackUpdate(old, next, kind.type, writerOf(kind, options, subresource));
     return this.#finishUpdate(kind, { old, stored, next }, options);
   }
 
@@ -290,7 +300,7 @@ export class Registry {
       await this.store.remove(tableOf(kind), namespace, name);
       return next;
     }
-    const result = ordered(toStoredKind(kind), toStored(kind, next));
+    const result = ordered(storedKind(kind), toStored(kind, next));
     await this.store.put(tableOf(kind), result);
     return toServed(kind, result);
   }
@@ -300,7 +310,7 @@ export class Registry {
     const { name } = old.metadata;
     const asked = next.metadata.resourceVersion;
     if (next.metadata.uid !== undefined && next.metadata.uid !== "" && next.metadata.uid !== old.metadata.uid)
-      throw conflictOfUids(kind, name, next.metadata.uid, old.metadata.uid);
+      throw conflictOfUids(kind, name, next.metadata.uid, old.metadata.uid, old.metadata.namespace);
     if (asked !== undefined && asked !== "" && asked !== old.metadata.resourceVersion) throw conflict(kind, name);
     const { managedFields } = next.metadata;
     const metadata = { ...next.metadata, ...fixedMetadata(old) };
@@ -364,19 +374,20 @@ export class Registry {
         ? Date.now()
         : Date.parse(current.metadata.deletionTimestamp) - before * 1000;
     metadata.deletionTimestamp = timestamp(new Date(since + graceSeconds * 1000));
-    metadata.deletionGracePeriodSeconds = graceSeconds;
-    if (metadata.generation !== undefined) metadata.generation += 1;
+    if (kind.plural === "customresourcedefinitions") next.status = terminating(next.status);
+    else metadata.deletionGracePeriodSeconds = graceSeconds;
+    if (metadata.generation !== undefined && kind.plural !== "customresourcedefinitions") metadata.generation += 1;
     if (finalizers.length > 0) metadata.finalizers = finalizers;
     if (kind.plural === "namespaces") next.status = { ...(next.status as object), phase: "Terminating" };
     if (options.isDryRun === true) return { object: next, isGone: false };
-    const stored = ordered(toStoredKind(kind), toStored(kind, next));
+    const stored = ordered(storedKind(kind), toStored(kind, next));
     await this.store.put(tableOf(kind), stored);
     return { object: toServed(kind, stored), isGone: false };
   }
 
   #checkPreconditions(kind: Kind, object: KubeObject, options: DeleteOptions): void {
     const { name, uid, resourceVersion = "" } = object.metadata;
-    if (options.uid !== undefined && options.uid !== uid) throw conflictOfUids(kind, name, options.uid, uid);
+    if (options.uid !== undefined && options.uid !== uid) throw recreated(kind, name, options.uid, uid);
     if (options.resourceVersion !== undefined && options.resourceVersion !== resourceVersion)
       throw conflictOfVersions(kind, name, options.resourceVersion, resourceVersion);
   }
@@ -414,6 +425,8 @@ export class Registry {
 
   #finalizersFor(kind: Kind, object: KubeObject, options: DeleteOptions): string[] {
     const present = object.metadata.finalizers ?? [];
+    if (kind.plural === "customresourcedefinitions" && object.metadata.deletionTimestamp === undefined)
+      return [...present, "customresourcecleanup.apiextensions.k8s.io"];
     // The policy of the request decides; without one, what an earlier request decided, then the kind's default.
     const chosen =
       options.propagationPolicy ??
@@ -426,8 +439,22 @@ export class Registry {
   }
 }
 
+/** Status of a definition that is to go. */
+function terminating(status: unknown): unknown {
+  const { conditions, ...rest } = status as { conditions?: object[] | null };
+  const condition = {
+    type: "Terminating",
+    status: "True",
+    lastTransitionTime: timestamp(),
+    reason: "InstanceDeletionPending",
+    message: "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon",
+  };
+  return { conditions: [...(conditions ?? []), condition], ...rest };
+}
+
 function writerOf(kind: Kind, options: UpdateOptions, subresource: string): Writer {
-  return { manager: options.manager ?? CONTROLLER_MANAGER, apiVersion: apiVersionOf(kind), subresource };
+  const ignoresStatus = subresource !== "status" && hasSubresource(kind, "status");
+  return { manager: options.manager ?? CONTROLLER_MANAGER, apiVersion: apiVersionOf(kind), subresource, ignoresStatus };
 }
 
 /** Admission must not change who manages what. */
@@ -470,12 +497,6 @@ function isFinished(object: KubeObject): boolean {
   if (object.kind === "Pod") return object.metadata.deletionGracePeriodSeconds === 0;
   if (object.kind === "Namespace") return ((object.spec as { finalizers?: string[] }).finalizers ?? []).length === 0;
   return true;
-}
-
-/** The kind in whose form objects of `kind` are stored. */
-function toStoredKind(kind: Kind): Kind {
-  if (kind.group === "events.k8s.io" || kind.group === "autoscaling") return builtIn(kind.plural);
-  return kind;
 }
 
 /** The fields of an object in the order of its type, as a real server writes them. */

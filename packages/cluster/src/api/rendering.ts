@@ -18,8 +18,9 @@ export function renderingOf(request: IncomingMessage): Rendering {
     if (/[;\s]as=/.test(range)) continue;
     return "json";
   }
-  const accepted = "application/json, application/yaml, application/vnd.kubernetes.protobuf, application/cbor";
-  throw new ApiError(406, "NotAcceptable", `only the following media types are accepted: ${accepted}`, {});
+  const accepted = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+  const message = `406: Not Acceptable\n\nAvailable representations: ${accepted}`;
+  throw new ApiError(406, "NotAcceptable", message, {});
 }
 
 /** An object as PartialObjectMetadata. */

@@ -1,6 +1,6 @@
 // Questions about identity and permission that clients put to the API: TokenReview, SubjectAccessReview and their like, and the
 // issue of ServiceAccount tokens.
-import { type Authenticator, ISSUER, isAllowed, issueToken, rulesFor, type TokenSigner, type User } from "./auth.ts";
+import { type Authenticator, ISSUER, issueToken, rulesFor, type TokenSigner, type User, whyAllowed } from "./auth.ts";
 import type { Body } from "./body.ts";
 import { ApiError, invalid } from "./errors.ts";
 import type { KubeObject, Pod } from "./objects.ts";
@@ -83,17 +83,24 @@ function boundObject(
       kind: "pod" as const,
       name: ref.name,
       uid: found.metadata.uid,
-      ...(nodeName === undefined ? {} : { nodeName }),
+      ...nodeOf(store, nodeName),
     };
   }
   return { kind: ref.kind.toLowerCase() as "secret" | "node", name: ref.name, uid: found.metadata.uid };
+}
+
+/** The node of a pod, for its tokens. */
+export function nodeOf(store: Store, nodeName: string | undefined): { nodeName?: string; nodeUid?: string } {
+  if (nodeName === undefined || nodeName === "") return {};
+  const nodeUid = store.get("nodes", undefined, nodeName)?.metadata.uid;
+  return nodeUid === undefined ? { nodeName } : { nodeName, nodeUid };
 }
 
 /** Status of a TokenReview. */
 export function reviewToken(authenticator: Authenticator, spec: Body): Body {
   const audiences = Array.isArray(spec["audiences"]) ? spec["audiences"].map(String) : [];
   const found = authenticator.review(String(spec["token"] ?? ""), audiences.length === 0 ? [ISSUER] : audiences);
-  if (found === undefined) return { user: {}, error: "[invalid bearer token]" };
+  if (found === undefined) return { user: {}, error: "invalid bearer token" };
   const { name, uid, groups, extra } = found.user;
   const user = {
     username: name,
@@ -136,10 +143,14 @@ export function reviewRules(store: Store, user: User, namespace: string): Body {
 export function reviewAccess(store: Store, ask: ResourceRequest, spec: Body): Body {
   const isSelf = ask.kind.kind === "SelfSubjectAccessReview";
   const user = isSelf ? ask.user : { name: String(spec["user"] ?? ""), groups: (spec["groups"] ?? []) as string[] };
+  if ((spec["resourceAttributes"] === undefined) === (spec["nonResourceAttributes"] === undefined)) {
+    const message = `Invalid value: ${JSON.stringify(spec["nonResourceAttributes"] ?? null)}: exactly one of nonResourceAttributes or resourceAttributes must be specified`;
+    throw invalid(ask.kind, "", [{ reason: "FieldValueInvalid", message, field: "spec.resourceAttributes" }]);
+  }
   const resource = (spec["resourceAttributes"] ?? {}) as Record<string, string | undefined>;
   const other = spec["nonResourceAttributes"] as { path?: string; verb?: string } | undefined;
   const [given = "", sub] = (resource["resource"] ?? "").split("/");
-  const allowed = isAllowed(store, user, {
+  const action = {
     verb: other?.verb ?? resource["verb"] ?? "",
     group: resource["group"] ?? "",
     resource: given,
@@ -147,6 +158,7 @@ export function reviewAccess(store: Store, ask: ResourceRequest, spec: Body): Bo
     namespace: resource["namespace"] ?? (ask.kind.kind === "LocalSubjectAccessReview" ? (ask.namespace ?? "") : ""),
     name: resource["name"] ?? "",
     ...(other?.path === undefined ? {} : { path: other.path }),
-  });
-  return { allowed };
+  };
+  const reason = whyAllowed(store, user, action);
+  return reason === undefined ? { allowed: false } : { allowed: true, ...(reason === "" ? {} : { reason }) };
 }

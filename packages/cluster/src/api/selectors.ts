@@ -31,6 +31,8 @@ function labelTerm(term: string): Predicate {
     const [, key = "", operator, value = ""] = comparison;
     return operator === "!=" ? (object) => labelOf(object, key) !== value : (object) => labelOf(object, key) === value;
   }
+  const rest = /^\s*[\w./-]+\s*(?:==|=|!=)\s*[\w.-]*\s*(\S)/.exec(term)?.[1];
+  if (rest !== undefined) throw badRequest(`found '${rest}', expected: ',' or 'end of string'`);
   const presence = /^\s*(!?)\s*([\w./-]+)\s*$/.exec(term);
   if (presence === null)
     throw badRequest(
@@ -95,7 +97,11 @@ function parseFieldSelector(text: string, kind: Kind): Predicate {
     if (match === null) throw badRequest(`invalid selector: '${text}'; can't understand '${term}'`);
     const [, path = "", operator, value = ""] = match;
     if (!supported.some((field) => path === field || (field.endsWith(".") && path.startsWith(field)))) {
-      throw badRequest(`field label not supported: ${path}`);
+      throw badRequest(
+        isCustom(kind) || FIELDS[plural] !== undefined
+          ? `field label not supported: ${path}`
+          : `"${path}" is not a known field selector: only "metadata.name", "metadata.namespace"`,
+      );
     }
     const at = FIELD_PATHS[`${plural} ${path}`] ?? path;
     // Booleans and numbers that are not there are false and 0.

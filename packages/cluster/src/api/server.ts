@@ -317,7 +317,10 @@ export class ApiServer {
     } else if (root === "api" && second === undefined) body = resourceList(kinds, "", first ?? "");
     else if (root === "apis" && second === undefined) body = oneGroup(kinds, first ?? "");
     else if (root === "apis") body = resourceList(kinds, first ?? "", second ?? "");
-    if (body === undefined) throw pageNotFound();
+    if (body === undefined) {
+      const isGroup = root === "apis" && kinds.all().some(({ group }) => group === first);
+      throw isGroup ? resourceNotFound() : pageNotFound();
+    }
     sendJson(request, response, 200, body);
   }
 

@@ -2,13 +2,13 @@
 // plugins that are compiled into a real API server do, what is refused and what is warned about.
 import { jsonClone, jsonEqual } from "@lateen/base";
 import { allocateService, randomSuffix } from "./allocate.ts";
-import { defaultCustom, establishedStatus, isCustom, validateCustom } from "./custom.ts";
+import { defaultCustom, initialStatus, isCustom, validateCustom } from "./custom.ts";
 import { Decoder } from "./decode.ts";
 import { applyDefaults, fill, qosClass } from "./defaults.ts";
 import { ApiError, alreadyExists, notFound, refused, type StatusCause } from "./errors.ts";
 import { builtIn, hasSubresource, type Kind, tableOf } from "./kinds.ts";
 import { metadataCauses } from "./metadata.ts";
-import { type KubeObject, newUid, type Pod, type Service, timestamp } from "./objects.ts";
+import { type KubeObject, newUid, type Pod, type Service } from "./objects.ts";
 import { chargeQuota, limitPod } from "./quota.ts";
 import type { Store } from "./store.ts";
 import { validateBuiltIn, warningsOf } from "./validation.ts";
@@ -164,12 +164,9 @@ class BuiltInStrategy implements Strategy {
 
   prepareCreate(object: KubeObject): void {
     const { plural } = this.#kind;
-    if (plural === "secrets") mergeStringData(object);
     if (plural === "namespaces") object.spec = { finalizers: ["kubernetes"] };
     if (plural === "persistentvolumeclaims") addFinalizer(object, "kubernetes.io/pvc-protection");
     if (plural === "persistentvolumes") addFinalizer(object, "kubernetes.io/pv-protection");
-    if (plural === "daemonsets")
-      object.metadata.annotations = { ...object.metadata.annotations, "deprecated.daemonset.template.generation": "1" };
     if (hasSubresource(this.#kind, "status") && plural !== "nodes") this.#clearStatus(object);
     if (plural === "pods") object.status = { phase: "Pending", qosClass: qosClass(object.spec as Members) };
     if (plural === "certificatesigningrequests") object.status = {};
@@ -197,12 +194,12 @@ class BuiltInStrategy implements Strategy {
   }
 
   defaults(object: KubeObject): void {
+    if (this.#kind.plural === "secrets") mergeStringData(object);
     applyDefaults(object, this.#kind.type);
   }
 
   prepareUpdate(next: KubeObject, old: KubeObject, subresource: string): void {
     const { plural } = this.#kind;
-    if (plural === "secrets") mergeStringData(next);
     if (plural === "namespaces") {
       if (subresource !== "finalize") next.spec = old.spec;
     } else if (
@@ -218,15 +215,13 @@ class BuiltInStrategy implements Strategy {
   }
 
   prepareStatus(result: KubeObject, next: KubeObject): void {
-    // The controllers of these keep annotations with their status.
-    if (["deployments", "replicasets", "daemonsets", "jobs", "pods", "nodes"].includes(this.#kind.plural)) {
-      if (next.metadata.annotations === undefined) delete result.metadata.annotations;
-      else result.metadata.annotations = next.metadata.annotations;
-      if (this.#kind.plural === "nodes" && next.metadata.labels !== undefined)
-        result.metadata.labels = next.metadata.labels;
+    // A write of status may change metadata, too; of these kinds not all of it.
+    const kept = { deployments: "labels", pods: "ownerReferences" }[this.#kind.plural];
+    for (const name of ["labels", "annotations", "finalizers", "ownerReferences"] as const) {
+      if (name === kept) continue;
+      if (next.metadata[name] === undefined) delete result.metadata[name];
+      else Object.assign(result.metadata, { [name]: next.metadata[name] });
     }
-    if (this.#kind.plural === "customresourcedefinitions" && next.metadata.finalizers !== undefined)
-      result.metadata.finalizers = next.metadata.finalizers;
   }
 
   validate(object: KubeObject, old: KubeObject | undefined, subresource: string): StatusCause[] {
@@ -240,8 +235,7 @@ class BuiltInStrategy implements Strategy {
   complete(object: KubeObject, old: KubeObject | undefined): void {
     const { plural } = this.#kind;
     if (plural === "services") allocateService(this.#store, object as Service, old as Service | undefined);
-    if (plural === "customresourcedefinitions" && old === undefined)
-      object.status = establishedStatus(object, timestamp());
+    if (plural === "customresourcedefinitions" && old === undefined) object.status = initialStatus(object);
     if (plural === "jobs" && old === undefined) {
       // The selector names the uid that the labels were made of.
       const selected = (object.spec as Members)["selector"]?.matchLabels?.["batch.kubernetes.io/controller-uid"];
@@ -274,7 +268,9 @@ function deletionCauses(object: KubeObject, old: KubeObject | undefined): Status
   const added = (object.metadata.finalizers ?? []).filter((finalizer) => !before.includes(finalizer));
   if (added.length === 0) return [];
   const message = `no new finalizers can be added if the object is being deleted, found new finalizers []string{${added.map((name) => JSON.stringify(name)).join(", ")}}`;
-  return [{ reason: "FieldValueForbidden", message: `Forbidden: ${message}`, field: "metadata.finalizers" }];
+  const cause = { reason: "FieldValueForbidden", message: `Forbidden: ${message}`, field: "metadata.finalizers" };
+  // A real server looks twice, and says it twice.
+  return [cause, cause];
 }
 
 class CustomStrategy implements Strategy {

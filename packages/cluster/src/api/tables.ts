@@ -63,11 +63,11 @@ function rulesOf(kind: Kind): Rules {
     columns: [
       column("Name", "string", "name", NAME_TEXT),
       ...printer.map(
-        ({ name, type, format = "", description = "", priority = 0 }): Column => ({
+        ({ name, type, format = "", description, priority = 0, jsonPath }): Column => ({
           name,
           type,
           format,
-          description,
+          description: description ?? `Custom resource definition column (in JSONPath format): ${jsonPath}`,
           priority,
         }),
       ),
@@ -84,6 +84,9 @@ function rowObject(object: KubeObject, include: IncludeObject): unknown {
   if (include === "Object") return object;
   return { kind: "PartialObjectMetadata", apiVersion: "meta.k8s.io/v1", metadata: object.metadata };
 }
+
+/** Kinds without a printer of their own in a real server; their empty tables have null for rows. */
+const isPlain = (columns: readonly Column[]): boolean => columns.length === 2 && columns[1]?.name === "Created At";
 
 /** Renders objects of one kind as a meta.k8s.io/v1 Table. `isFirst` false leaves the column definitions out (watches). */
 export function renderTable(
@@ -102,28 +105,31 @@ export function renderTable(
     apiVersion: "meta.k8s.io/v1",
     metadata: options.listMeta,
     columnDefinitions: options.isFirst ? rules.columns : null,
-    rows: objects.map((object) => ({ cells: rules.cells(object, now), object: rowObject(object, options.include) })),
+    rows:
+      objects.length === 0 && isPlain(rules.columns)
+        ? null
+        : objects.map((object) => ({ cells: rules.cells(object, now), object: rowObject(object, options.include) })),
   };
 }
+
+const CREATED_TEXT =
+  "CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed to be set in happens-before order across separate operations. Clients may not set this value. It is represented in RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata";
+const SCALE_COLUMNS: readonly Column[] = [
+  column("Name", "string", "", NAME_TEXT),
+  column("Desired", "integer", "", "replicas is the desired number of instances for the scaled object."),
+  column("Available", "integer", "", "replicas is the actual number of observed instances of the scaled object."),
+  column("Age", "string", "", CREATED_TEXT),
+];
 
 /** The table of a `scale` subresource. */
 export function scaleTable(scale: KubeObject): Record<string, unknown> {
   const { spec, status } = scale as unknown as { spec: { replicas?: number }; status: { replicas: number } };
+  const cells = [scale.metadata.name, spec.replicas ?? 0, status.replicas, ageOf(scale, Date.now())];
   return {
     kind: "Table",
     apiVersion: "meta.k8s.io/v1",
     metadata: { resourceVersion: scale.metadata.resourceVersion },
-    columnDefinitions: [
-      column("Name", "string", "name"),
-      column("Desired", "integer"),
-      column("Available", "integer"),
-      column("Age"),
-    ],
-    rows: [
-      {
-        cells: [scale.metadata.name, spec.replicas ?? 0, status.replicas, ageOf(scale, Date.now())],
-        object: rowObject(scale, "Metadata"),
-      },
-    ],
+    columnDefinitions: SCALE_COLUMNS,
+    rows: [{ cells, object: rowObject(scale, "Metadata") }],
   };
 }

@@ -6,6 +6,7 @@ import { required, type StatusCause } from "./errors.ts";
 import type { Kind } from "./kinds.ts";
 import { forbiddenField, invalidValue, isSubdomain, labelCauses, labelsCauses, unsupported } from "./metadata.ts";
 import type { KubeObject } from "./objects.ts";
+import { conditionCauses, policyCauses } from "./policies.ts";
 import { quantityNanos } from "./quantity.ts";
 
 type Members = Record<string, any>;
@@ -295,8 +296,12 @@ function templateCauses(spec: Members, at: string, allowed?: readonly string[]):
     ...podSpecCauses(template["spec"] ?? {}, `${at}.template.spec`),
   ];
   const policy = template["spec"]?.restartPolicy;
-  if (allowed !== undefined && !allowed.includes(policy))
-    causes.push(unsupported(`${at}.template.spec.restartPolicy`, policy, allowed));
+  if (allowed !== undefined && !allowed.includes(policy)) {
+    const field = `${at}.template.spec.restartPolicy`;
+    const list = allowed.map((name) => JSON.stringify(name)).join(", ");
+    if (allowed.length === 1) causes.push(unsupported(field, policy, allowed));
+    else causes.push({ ...required(field), message: `Required value: valid values: ${list}` });
+  }
   return causes;
 }
 
@@ -307,8 +312,13 @@ const workloadCauses: Check = ({ spec }, old) => {
     ...nonNegative(spec["minReadySeconds"], "spec.minReadySeconds"),
   ];
   const selector: Members | undefined = spec["selector"] ?? undefined;
-  if (selector === undefined) causes.push(required("spec.selector"));
-  else {
+  if (selector === undefined) {
+    const labels: Members = spec["template"]?.metadata?.labels ?? {};
+    causes.push(
+      required("spec.selector"),
+      invalidValue("spec.template.metadata.labels", labels, "`selector` does not match template `labels`"),
+    );
+  } else {
     causes.push(...selectorCauses(selector, "spec.selector"));
     if (Object.keys(selector).length === 0)
       causes.push(invalidValue("spec.selector", selector, "empty selector is invalid for deployment"));
@@ -488,14 +498,17 @@ const secretCauses: Check = (object, old) => [
 
 const roleRefCauses: Check = (object, old) => {
   const ref: Members = object["roleRef"] ?? {};
-  const causes = (ref["name"] ?? "") === "" ? [required("roleRef.name")] : [];
+  const causes: StatusCause[] = [];
   if (!["Role", "ClusterRole"].includes(ref["kind"]))
-    causes.push(unsupported("roleRef.kind", ref["kind"], ["ClusterRole", "Role"]));
-  if (old !== undefined && !jsonEqual(ref, old["roleRef"]))
-    causes.push(invalidValue("roleRef", ref, "cannot change roleRef"));
+    causes.push(unsupported("roleRef.kind", ref["kind"], ["Role", "ClusterRole"]));
+  if ((ref["name"] ?? "") === "") causes.push(required("roleRef.name"));
+  if (old !== undefined && !jsonEqual(ref, old["roleRef"])) {
+    const shown = { APIGroup: ref["apiGroup"], Kind: ref["kind"], Name: ref["name"] };
+    causes.push(invalidValue("roleRef", shown, "cannot change roleRef"));
+  }
   for (const [i, subject] of ((object["subjects"] ?? []) as Members[]).entries()) {
     if ((subject["name"] ?? "") === "") causes.push(required(`subjects[${i}].name`));
-    const kinds = ["Group", "ServiceAccount", "User"];
+    const kinds = ["ServiceAccount", "User", "Group"];
     if (!kinds.includes(subject["kind"])) causes.push(unsupported(`subjects[${i}].kind`, subject["kind"], kinds));
   }
   return causes;
@@ -547,6 +560,7 @@ const webhookCauses: Check = (object) =>
       });
     else if (!effects.includes(webhook["sideEffects"]))
       causes.push(unsupported(`${at}.sideEffects`, webhook["sideEffects"], effects));
+    causes.push(...conditionCauses(webhook["matchConditions"], `${at}.matchConditions`));
     const { url, service } = (webhook["clientConfig"] ?? {}) as Members;
     if ((url === undefined) === (service === undefined))
       causes.push({
@@ -632,6 +646,7 @@ const CHECKS: Readonly<Record<string, Check>> = {
   mutatingwebhookconfigurations: webhookCauses,
   validatingwebhookconfigurations: webhookCauses,
   customresourcedefinitions: (object) => checkDefinition(object as unknown as KubeObject),
+  validatingadmissionpolicies: (object) => policyCauses(object as unknown as KubeObject),
   resourcequotas: quotaCauses,
   leases: leaseCauses,
   priorityclasses: priorityCauses,
@@ -655,9 +670,6 @@ export function validateBuiltIn(
 /** Warnings for what works and should be written otherwise. */
 export function warningsOf(kind: Kind, object: KubeObject, old: KubeObject | undefined): string[] {
   const spec = isObject(object.spec) ? (object.spec as Members) : {};
-  if (kind.plural === "endpoints")
-    return ["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"];
-  if (kind.plural === "componentstatuses") return ["v1 ComponentStatus is deprecated in v1.19+"];
   if (kind.plural === "pods" && old === undefined && (object.metadata.name ?? "").includes("."))
     return [
       "metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; a DNS label is recommended: [must not contain dots]",

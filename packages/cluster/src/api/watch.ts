@@ -36,7 +36,11 @@ export async function serveWatch(registry: Registry, ask: ResourceRequest): Prom
   const asked = query.get("resourceVersion") ?? "";
   if (asked !== "" && !/^\d+$/.test(asked)) {
     const text = JSON.stringify(asked);
-    throw new ApiError(500, "", `Invalid value: ${text}: strconv.ParseUint: parsing ${text}: invalid syntax`);
+    throw new ApiError(
+      500,
+      "",
+      `resourceVersion: Invalid value: ${text}: strconv.ParseUint: parsing ${text}: invalid syntax`,
+    );
   }
   const from = Number(asked);
   const rendering = renderingOf(ask.request);

@@ -25,6 +25,7 @@ export class Controller {
   readonly #reconcile: (namespace: string, name: string) => Promise<void>;
   readonly #queue = new Set<string>();
   readonly #failures = new Map<string, number>();
+  readonly #timers = new Map<string, NodeJS.Timeout>();
   #running = false;
 
   constructor(
@@ -49,6 +50,16 @@ export class Controller {
   add(key: string): void {
     this.#queue.add(key);
     if (!this.#running) void this.#work();
+  }
+
+  /** Has `key` reconciled after a while, for what only time changes. */
+  addLater(key: string, delayMs: number): void {
+    clearTimeout(this.#timers.get(key));
+    const timer = setTimeout(() => {
+      this.#timers.delete(key);
+      this.add(key);
+    }, delayMs);
+    this.#timers.set(key, timer.unref());
   }
 
   async #work(): Promise<void> {

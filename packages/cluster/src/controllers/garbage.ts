@@ -122,11 +122,44 @@ async function collect(registry: Registry, dependents: Dependents, kind: Kind, o
       return;
     }
     const isWaited = states.some(({ state }) => state === "waiting");
+    if (isWaited && isInCircle(registry, dependents, uid)) await registry.update(kind, namespace, name, unblocked);
     const propagationPolicy = isWaited ? "Foreground" : (policyOf(object) ?? "Background");
     await registry.delete(kind, namespace, name, { uid, propagationPolicy });
   } catch (error) {
     if (!(error instanceof ApiError) || error.code !== 404) throw error;
   }
+}
+
+/** Whether one of an object's own dependents waits for its dependents, as the object is to: they might wait for each other. */
+function isInCircle(registry: Registry, dependents: Dependents, uid: string): boolean {
+  return ownedBy(registry, dependents, uid).some(
+    ({ child }) =>
+      child.metadata.deletionTimestamp !== undefined && child.metadata.finalizers?.includes(FOREGROUND) === true,
+  );
+}
+
+/** The object, no longer in the way of its owners' deletion. */
+const unblocked = (object: KubeObject): KubeObject => ({
+  ...object,
+  metadata: {
+    ...object.metadata,
+    ownerReferences: (object.metadata.ownerReferences ?? []).map((owner) => ({ ...owner, blockOwnerDeletion: false })),
+  },
+});
+
+/** The objects that name an owner. */
+function ownedBy(
+  registry: Registry,
+  dependents: Dependents,
+  uid: string,
+): { readonly childKind: Kind; readonly child: KubeObject }[] {
+  return dependents.of(uid).flatMap((place) => {
+    const table = place.slice(0, place.indexOf("/"));
+    const [namespace = "", name = ""] = place.slice(table.length + 1).split("|");
+    const childKind = registry.kinds.stored().find((entry) => tableOf(entry) === table);
+    const child = childKind === undefined ? undefined : registry.find(childKind, namespace, name);
+    return childKind === undefined || child === undefined ? [] : [{ childKind, child }];
+  });
 }
 
 function policyOf({ metadata: { finalizers = [] } }: KubeObject): string | undefined {
@@ -136,13 +169,7 @@ function policyOf({ metadata: { finalizers = [] } }: KubeObject): string | undef
 
 async function finalize(registry: Registry, dependents: Dependents, kind: Kind, object: KubeObject): Promise<void> {
   const { namespace, name, uid, finalizers = [] } = object.metadata;
-  const owned = dependents.of(uid).flatMap((place) => {
-    const table = place.slice(0, place.indexOf("/"));
-    const [inNamespace = "", ownName = ""] = place.slice(table.length + 1).split("|");
-    const childKind = registry.kinds.stored().find((entry) => tableOf(entry) === table);
-    const child = childKind === undefined ? undefined : registry.find(childKind, inNamespace, ownName);
-    return childKind === undefined || child === undefined ? [] : [{ childKind, child }];
-  });
+  const owned = ownedBy(registry, dependents, uid);
   if (finalizers.includes(ORPHAN)) {
     for (const { childKind, child } of owned)
       await registry.update(childKind, child.metadata.namespace, child.metadata.name, (current) =>

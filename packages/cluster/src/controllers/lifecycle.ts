@@ -2,9 +2,8 @@
 // LoadBalancer Services.
 import { jsonEqual } from "@lateen/base";
 import { ApiError } from "../api/errors.ts";
-import { recordEvent } from "../api/events.ts";
 import { builtIn, type Kind } from "../api/kinds.ts";
-import { type Condition, type KubeObject, newMeta, type Pod, type Service, timestamp } from "../api/objects.ts";
+import { type Condition, type KubeObject, newMeta, type Service, timestamp } from "../api/objects.ts";
 import type { Registry } from "../api/registry.ts";
 import { Controller, keyOf } from "./controller.ts";
 
@@ -16,10 +15,7 @@ const SERVICES = builtIn("services");
 const ROOT_CA = "kube-root-ca.crt";
 
 /** Starts the controllers. `authorityPem` is the cluster's CA, published in every namespace. */
-export function startLifecycle(
-  registry: Registry,
-  options: { readonly nodeName: string; readonly authorityPem: string },
-): void {
+export function startLifecycle(registry: Registry, authorityPem: string): void {
   const inNamespace = (object: KubeObject): string[] => [`/${object.metadata.namespace ?? ""}`];
   const namespaces = new Controller(
     registry,
@@ -30,10 +26,7 @@ export function startLifecycle(
       { kind: CONFIGMAPS, keys: inNamespace },
       { kind: PODS, keys: inNamespace },
     ],
-    (_, name) => reconcileNamespace(registry, name, options.authorityPem, () => namespaces.add(`/${name}`)),
-  );
-  new Controller(registry, "scheduler", [{ kind: PODS, keys: (object) => [keyOf(object)] }], (namespace, name) =>
-    schedule(registry, namespace, name, options.nodeName),
+    (_, name) => reconcileNamespace(registry, name, authorityPem, () => namespaces.add(`/${name}`)),
   );
   new Controller(registry, "service", [{ kind: SERVICES, keys: (object) => [keyOf(object)] }], (namespace, name) =>
     reconcileLoadBalancer(registry, namespace, name),
@@ -161,20 +154,6 @@ async function writeDeletionStatus(
     },
     { subresource: "status" },
   );
-}
-
-async function schedule(registry: Registry, namespace: string, name: string, nodeName: string): Promise<void> {
-  const pod = registry.find(PODS, namespace, name) as Pod | undefined;
-  if (pod === undefined || pod.spec.nodeName !== undefined || pod.metadata.deletionTimestamp !== undefined) return;
-  await registry.update(PODS, namespace, name, (current) => ({
-    ...current,
-    spec: { ...(current.spec as object), nodeName },
-  }));
-  await recordEvent(registry, pod, "default-scheduler", {
-    type: "Normal",
-    reason: "Scheduled",
-    message: `Successfully assigned ${namespace}/${name} to ${nodeName}`,
-  });
 }
 
 /** A LoadBalancer Service is reached on the host's loopback, where the forwarder listens. */

@@ -4,7 +4,7 @@ import { builtIn } from "../api/kinds.ts";
 import type { Container, EnvVar, Pod, Service } from "../api/objects.ts";
 import type { Store } from "../api/store.ts";
 import type { ContainerSpec, Mount } from "../sandbox/client.ts";
-import { BASE_ENV, findImage, type Programs, skeleton } from "./images.ts";
+import { BASE_ENV, type ImageTable, type Programs, skeleton } from "./images.ts";
 import { downwardValue, PODS_FOLDER, VolumeNotReady, volumeFolder } from "./volumes.ts";
 
 /** Raised for an image name that stands for nothing. */
@@ -104,6 +104,7 @@ function environment(
 export function containerSpec(parts: {
   readonly store: Store;
   readonly programs: Programs;
+  readonly images: ImageTable;
   readonly pod: Pod;
   readonly container: Container;
   readonly sandbox: string;
@@ -111,12 +112,12 @@ export function containerSpec(parts: {
   readonly log: string;
 }): ContainerSpec {
   const { store, programs, pod, container } = parts;
-  const image = findImage(container.image);
+  const image = parts.images.find(container.image);
   if (image === undefined) throw new UnknownImage(container.image);
   const env = environment(store, pod, container, image.env);
   const entrypoint = container.command ?? image.entrypoint;
   const given = container.args ?? (container.command === undefined ? image.command : []);
-  const base = skeleton(programs);
+  const base = skeleton(programs, image);
   const etc = join(PODS_FOLDER, pod.metadata.uid, "etc");
   const files: Mount[] = ["hosts", "resolv.conf", "hostname"].map((name) => ({
     source: join(etc, name),
@@ -139,7 +140,8 @@ export function containerSpec(parts: {
     hostname: pod.spec.hostname ?? pod.metadata.name,
     args: [...entrypoint, ...given].map((arg) => expand(arg, env)),
     env,
-    cwd: container.workingDir ?? "/",
+    cwd: container.workingDir ?? image.cwd ?? "/",
+    ...(image.root === undefined ? {} : { lower: image.root }),
     uid: security.runAsUser ?? pod.spec.securityContext?.runAsUser ?? image.uid,
     gid: security.runAsGroup ?? pod.spec.securityContext?.runAsGroup ?? security.runAsUser ?? image.uid,
     groups: group === undefined ? [] : [group],

@@ -1,6 +1,9 @@
 // Images without a registry: a name stands for a root and a command. The root of all built-in ones is a skeleton of the
-// host: its programs and libraries read-only, nothing else of it. The samples run under their public image names.
-import { existsSync, lstatSync, readlinkSync } from "node:fs";
+// host: its programs and libraries read-only, nothing else of it. The samples run under their public image names; users add
+// images of their own, on the host's skeleton or with files of their own.
+import { existsSync, lstatSync, readFileSync, readlinkSync, renameSync, statSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { isObject } from "@lateen/base";
 import type { Mount } from "../sandbox/client.ts";
 
 /** Where programs of Lateen lie inside every container. */
@@ -13,6 +16,57 @@ export interface Image {
   readonly command: readonly string[];
   readonly env: Readonly<Record<string, string>>;
   readonly uid: number;
+  readonly cwd?: string;
+  /** Files of the machine that are in it, too. */
+  readonly files?: readonly { readonly source: string; readonly target: string }[];
+  /** Folder with the image's own files; absent: the host's skeleton. */
+  readonly root?: string;
+}
+
+/** The images that users have added, by full name: a file in the state folder, read again when it has changed. */
+export class ImageTable {
+  readonly #path: string;
+  #stamp = -1;
+  #images: Readonly<Record<string, Image>> = {};
+
+  constructor(stateFolder: string) {
+    this.#path = join(stateFolder, IMAGE_FILE);
+  }
+
+  /** The image of a name, or undefined: the user's own first, then those that come along. */
+  find(name: string): Image | undefined {
+    this.#refresh();
+    return this.#images[name] ?? this.#images[normalName(name)] ?? builtInImage(name);
+  }
+
+  /** The user's images. */
+  all(): Readonly<Record<string, Image>> {
+    this.#refresh();
+    return this.#images;
+  }
+
+  #refresh(): void {
+    const stamp = existsSync(this.#path) ? statSync(this.#path).mtimeMs : 0;
+    if (stamp === this.#stamp) return;
+    this.#stamp = stamp;
+    const read: unknown = stamp === 0 ? {} : JSON.parse(readFileSync(this.#path, "utf8"));
+    this.#images = isObject(read) ? (read as Record<string, Image>) : {};
+  }
+
+  /** Replaces the user's images. */
+  write(images: Readonly<Record<string, Image>>): void {
+    writeFileSync(`${this.#path}.new`, `${JSON.stringify(images, null, 2)}\n`);
+    renameSync(`${this.#path}.new`, this.#path);
+    this.#stamp = -1;
+  }
+}
+
+const IMAGE_FILE = "images.json";
+
+/** A name with its tag: without one it is `latest`; Docker's registry may be left out. */
+export function normalName(name: string): string {
+  const short = name.replace(/^docker\.io\/(library\/)?/, "");
+  return /(:[\w.-]+|@sha256:\w+)$/.test(short.split("/").at(-1) ?? "") ? short : `${short}:latest`;
 }
 
 /** Where the host keeps what containers run. */
@@ -42,7 +96,7 @@ const IMAGES: readonly (readonly [RegExp, (match: RegExpExecArray) => Image])[] 
 ];
 
 /** The image of a name such as `docker.io/istio/examples-bookinfo-details-v1:1.20.3`, or undefined. */
-export function findImage(name: string): Image | undefined {
+function builtInImage(name: string): Image | undefined {
   const bare = name
     .replace(/@sha256:.*$/, "")
     .replace(/:[\w.-]+$/, "")
@@ -83,7 +137,10 @@ istio-proxy:x:1337:
 `;
 
 /** The mounts, links and files that every container's root starts with. */
-export function skeleton(programs: Programs): {
+export function skeleton(
+  programs: Programs,
+  image: Image,
+): {
   mounts: Mount[];
   links: Record<string, string>;
   files: Record<string, string>;
@@ -91,11 +148,13 @@ export function skeleton(programs: Programs): {
   const mounts: Mount[] = [];
   const links: Record<string, string> = {};
   const add = (source: string, target: string): void => void mounts.push({ source, target, readOnly: true });
-  for (const folder of HOST_FOLDERS) {
+  for (const folder of image.root === undefined ? HOST_FOLDERS : []) {
     if (!existsSync(folder)) continue;
     if (lstatSync(folder).isSymbolicLink()) links[folder] = readlinkSync(folder);
     else add(folder, folder);
   }
+  for (const { source, target } of image.files ?? []) add(source, target);
+  if (image.root !== undefined) return { mounts, links, files: {} };
   for (const file of HOST_FILES) if (existsSync(file)) add(file, file);
   add(programs.project, PROJECT);
   add(programs.node, `${RUNTIME}/node`);

@@ -3,6 +3,7 @@ import { spawn } from "node:child_process";
 import { randomInt } from "node:crypto";
 import { existsSync, rmSync } from "node:fs";
 import type { ServerResponse } from "node:http";
+import { availableParallelism, release, totalmem } from "node:os";
 import { join } from "node:path";
 import { errorText } from "@lateen/base";
 import { ApiError, badRequest, notFound } from "../api/errors.ts";
@@ -11,7 +12,7 @@ import { type Container, newMeta, type Pod, timestamp } from "../api/objects.ts"
 import type { Registry } from "../api/registry.ts";
 import type { NodePort, ResourceRequest } from "../api/server.ts";
 import type { SandboxClient } from "../sandbox/client.ts";
-import { BASE_ENV, findImage, type Programs } from "./images.ts";
+import { BASE_ENV, type ImageTable, type Programs } from "./images.ts";
 import { followOutput, serveLog } from "./logs.ts";
 import { PodWorker, WRITE_RETRY_MS } from "./pod-worker.ts";
 import type { ProbeResult } from "./probes.ts";
@@ -24,6 +25,7 @@ export interface NodeContext {
   readonly registry: Registry;
   readonly sandbox: SandboxClient;
   readonly programs: Programs;
+  readonly images: ImageTable;
   readonly volumes: Volumes;
   readonly logsFolder: string;
   readonly address: string;
@@ -41,12 +43,14 @@ export interface KubeletOptions extends Omit<NodeContext, "owners" | "execProbe"
 
 const PODS = builtIn("pods");
 const POD_PREFIX = "10.244.";
+const PODS_MAX = 250;
 const FINISHED = new Set(["Succeeded", "Failed"]);
 
 export class Kubelet implements NodePort, NodeContext {
   readonly registry: Registry;
   readonly sandbox: SandboxClient;
   readonly programs: Programs;
+  readonly images: ImageTable;
   readonly volumes: Volumes;
   readonly logsFolder: string;
   readonly address: string;
@@ -60,6 +64,7 @@ export class Kubelet implements NodePort, NodeContext {
     this.registry = options.registry;
     this.sandbox = options.sandbox;
     this.programs = options.programs;
+    this.images = options.images;
     this.volumes = options.volumes;
     this.logsFolder = options.logsFolder;
     this.address = options.address;
@@ -90,26 +95,38 @@ export class Kubelet implements NodePort, NodeContext {
       "node-role.kubernetes.io/control-plane": "",
     };
     const now = timestamp();
+    const capacity = {
+      cpu: String(availableParallelism()),
+      "ephemeral-storage": "64Gi",
+      memory: `${Math.floor(totalmem() / 1024)}Ki`,
+      pods: String(PODS_MAX),
+    };
+    const condition = (type: string, isTrue: boolean, reason: string, message: string): Record<string, string> => ({
+      type,
+      status: isTrue ? "True" : "False",
+      lastHeartbeatTime: now,
+      lastTransitionTime: now,
+      reason,
+      message,
+    });
     const status = {
+      capacity,
+      allocatable: capacity,
       addresses: [
         { type: "InternalIP", address: this.address },
         { type: "Hostname", address: nodeName },
       ],
       conditions: [
-        {
-          type: "Ready",
-          status: "True",
-          reason: "KubeletReady",
-          message: "the node runs pods as processes",
-          lastHeartbeatTime: now,
-          lastTransitionTime: now,
-        },
+        condition("MemoryPressure", false, "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+        condition("DiskPressure", false, "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+        condition("PIDPressure", false, "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+        condition("Ready", true, "KubeletReady", "kubelet is posting ready status"),
       ],
       nodeInfo: {
         kubeletVersion: "v1.34.1+lateen",
         kubeProxyVersion: "v1.34.1+lateen",
         osImage: "Lateen embedded node",
-        kernelVersion: (await import("node:os")).release(),
+        kernelVersion: release(),
         containerRuntimeVersion: "lateen://0.1.0",
         architecture: labels["kubernetes.io/arch"],
         operatingSystem: "linux",
@@ -208,6 +225,11 @@ export class Kubelet implements NodePort, NodeContext {
     const pod = this.registry.find(PODS, namespace, name) as Pod | undefined;
     if (pod === undefined) throw notFound(PODS, name);
     const container = this.#containerName(pod, query);
+    // A pod that is on no node has no log, and nothing is wrong with that.
+    if ((pod.spec.nodeName ?? "") === "") {
+      response.writeHead(204).end();
+      return;
+    }
     const worker = this.#workers.get(pod.metadata.uid);
     const current = join(this.logsFolder, `${namespace}_${name}_${pod.metadata.uid}`, `${container}.log`);
     const isPrevious = query.get("previous") === "true";
@@ -228,7 +250,7 @@ export class Kubelet implements NodePort, NodeContext {
     { stdin, tty }: { readonly stdin: boolean; readonly tty: boolean },
   ): string {
     const security = container.securityContext ?? {};
-    const uid = security.runAsUser ?? findImage(container.image)?.uid ?? 0;
+    const uid = security.runAsUser ?? this.images.find(container.image)?.uid ?? 0;
     const plain = Object.fromEntries(
       (container.env ?? []).filter((entry) => entry.value !== undefined).map((entry) => [entry.name, entry.value]),
     );

@@ -15,6 +15,7 @@ import {
   type ContainerStatus,
   type Pod,
   type PodStatus,
+  type Probe,
   timestamp,
 } from "../api/objects.ts";
 import { containerSpec, UnknownImage } from "./container-spec.ts";
@@ -31,6 +32,8 @@ const BACKOFF_FORGET_MS = 600_000;
 const RETRY_MS = 250;
 /** Pause before what the store could not keep, on a full disk, is written again. */
 export const WRITE_RETRY_MS = 1_000;
+/** A postStart hook that takes longer counts as failed. */
+const HOOK_LIMIT_SECONDS = 120;
 const LOG_GENERATIONS = 2;
 
 /** A running or finished container of the pod. */
@@ -254,6 +257,7 @@ export class PodWorker {
       const spec = containerSpec({
         store: this.#node.registry.store,
         programs: this.#node.programs,
+        images: this.#node.images,
         pod: this.#pod,
         container,
         sandbox: this.sandbox,
@@ -267,8 +271,15 @@ export class PodWorker {
       await this.#failedToStart(running, error);
       return false;
     }
+    void this.#tell(running, "Normal", "Pulled", `Container image "${container.image}" already present on machine`);
+    void this.#tell(running, "Normal", "Created", `Created container: ${container.name}`);
+    void this.#tell(running, "Normal", "Started", `Started container ${container.name}`);
     running.state = { running: { startedAt: timestamp() } };
     running.startedAtMs = performance.now();
+    const { postStart } = container.lifecycle ?? {};
+    if (postStart !== undefined && !(await this.#hook(running, "PostStart", postStart, HOOK_LIMIT_SECONDS)))
+      await this.#node.sandbox.kill(running.id, SIGTERM);
+    if (running.state.running === undefined) return true;
     running.started = container.startupProbe === undefined;
     running.ready = container.readinessProbe === undefined && running.started;
     this.#probe(running);
@@ -294,7 +305,7 @@ export class PodWorker {
         ? "CreateContainerConfigError"
         : "RunContainerError";
     const message = isImage
-      ? `image "${running.container.image}" is not in the image table; the embedded cluster runs known images only (see "lateen status --images")`
+      ? `image "${running.container.image}" is not in the image table; the embedded cluster runs known images only and those added to it: lateen image add ${running.container.image} -- COMMAND`
       : errorText(error);
     running.state = { waiting: { reason, message } };
     running.ready = false;
@@ -346,6 +357,27 @@ export class PodWorker {
       this.#changed();
     });
     running.probers.push(prober);
+  }
+
+  /** Runs a lifecycle hook to its end. False, with an event: it failed. */
+  async #hook(running: Running, name: string, handler: Probe, limitSeconds: number): Promise<boolean> {
+    if (handler.sleep !== undefined) {
+      await delay(Math.min(handler.sleep.seconds, limitSeconds) * 1000);
+      return true;
+    }
+    const probe = { ...handler, timeoutSeconds: limitSeconds };
+    const { ok, message } = await runProbe(probe, running.container, this.#address, (command, timeoutMs) =>
+      this.#node.execProbe(running.pid, running.container, command, timeoutMs),
+    );
+    if (!ok) await this.#tell(running, "Warning", `Failed${name}Hook`, `${name}Hook failed: ${message}`);
+    return ok;
+  }
+
+  /** An event about one container. */
+  #tell(running: Running, type: "Normal" | "Warning", reason: string, message: string): Promise<void> {
+    const list = running.isInit ? "initContainers" : "containers";
+    const fieldPath = `spec.${list}{${running.container.name}}`;
+    return recordEvent(this.#node.registry, this.#pod, "kubelet", { type, reason, message, fieldPath });
   }
 
   async #kill(running: Running, message: string): Promise<void> {
@@ -430,10 +462,8 @@ export class PodWorker {
     const gone = new Promise<void>((resolve) => {
       running.onExit = resolve;
     });
-    const preStop = running.container.lifecycle?.preStop?.exec?.command;
-    if (preStop !== undefined && graceSeconds > 0) {
-      await this.#node.execProbe(running.pid, running.container, preStop, graceSeconds * 1000);
-    }
+    const { preStop } = running.container.lifecycle ?? {};
+    if (preStop !== undefined && graceSeconds > 0) await this.#hook(running, "PreStop", preStop, graceSeconds);
     await this.#node.sandbox.kill(running.id, graceSeconds > 0 ? SIGTERM : SIGKILL);
     const timer = setTimeout(() => void this.#node.sandbox.kill(running.id, SIGKILL), graceSeconds * 1000);
     await gone;

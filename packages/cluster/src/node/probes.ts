@@ -1,5 +1,7 @@
-// Probes: whether a container has started, is alive, may get traffic. HTTP, TCP and exec, as the kubelet does them.
-import { request } from "node:http";
+// Probes: whether a container has started, is alive, may get traffic. HTTP, TCP, gRPC and exec, as the kubelet does them.
+import { request as httpRequest } from "node:http";
+import { connect as connectHttp2 } from "node:http2";
+import { request as httpsRequest } from "node:https";
 import { connect } from "node:net";
 import type { Container, Probe } from "../api/objects.ts";
 
@@ -14,16 +16,27 @@ function portNumber(container: Container, port: number | string): number {
   return container.ports?.find((entry) => entry.name === port)?.containerPort ?? Number(port);
 }
 
-function probeHttp(host: string, port: number, path: string, timeoutMs: number): Promise<ProbeResult> {
+interface HttpProbe {
+  readonly scheme: string;
+  readonly host: string;
+  readonly port: number;
+  readonly path: string;
+  readonly headers: Readonly<Record<string, string>>;
+}
+
+function probeHttp({ scheme, host, port, path, headers }: HttpProbe, timeoutMs: number): Promise<ProbeResult> {
+  const send = scheme === "HTTPS" ? httpsRequest : httpRequest;
   return new Promise((resolve) => {
-    const ask = request(
+    const ask = send(
       {
         host,
         port,
         path,
         agent: false,
+        // A pod's certificate is for its clients; the kubelet does not check it.
+        rejectUnauthorized: false,
         signal: AbortSignal.timeout(timeoutMs),
-        headers: { "user-agent": "kube-probe/1.34", accept: "*/*" },
+        headers: { "user-agent": "kube-probe/1.34", accept: "*/*", ...headers },
       },
       (response) => {
         response.resume();
@@ -32,10 +45,53 @@ function probeHttp(host: string, port: number, path: string, timeoutMs: number):
         resolve({ ok, message: ok ? "" : `HTTP probe failed with statuscode: ${code}` });
       },
     );
-    ask.on("error", (error) =>
-      resolve({ ok: false, message: `Get "http://${host}:${port}${path}": ${error.message}` }),
-    );
+    ask.on("error", (error) => {
+      const why =
+        error.name === "TimeoutError"
+          ? "context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
+          : error.message;
+      resolve({ ok: false, message: `Get "${scheme.toLowerCase()}://${host}:${port}${path}": ${why}` });
+    });
     ask.end();
+  });
+}
+
+/** A gRPC health check (grpc.health.v1.Health/Check): one request, of which only the status is read. */
+function probeGrpc(host: string, port: number, service: string, timeoutMs: number): Promise<ProbeResult> {
+  return new Promise((resolve) => {
+    const session = connectHttp2(`http://${host}:${port}`);
+    const end = (ok: boolean, message: string): void => {
+      clearTimeout(timer);
+      session.destroy();
+      resolve({ ok, message });
+    };
+    const timer = setTimeout(
+      () => end(false, `timeout: failed to connect service "${host}:${port}" within ${timeoutMs / 1000}s`),
+      timeoutMs,
+    );
+    session.on("error", (error) => end(false, `failed to connect service "${host}:${port}": ${error.message}`));
+    const call = session.request({
+      ":method": "POST",
+      ":path": "/grpc.health.v1.Health/Check",
+      "content-type": "application/grpc",
+      te: "trailers",
+    });
+    const name = Buffer.from(service);
+    const message = name.length === 0 ? Buffer.alloc(0) : Buffer.concat([Buffer.of(0x0a, name.length), name]);
+    const head = Buffer.alloc(5);
+    head.writeUInt32BE(message.length, 1);
+    const chunks: Buffer[] = [];
+    call.on("data", (chunk: Buffer) => chunks.push(chunk));
+    call.on("error", (error) => end(false, error.message));
+    call.on("end", () => {
+      // The message is one varint: field 1, ServingStatus; 1 is SERVING.
+      const status = Buffer.concat(chunks).subarray(5)[1];
+      end(
+        status === 1,
+        status === 1 ? "" : `service unhealthy (responded with "${status === 2 ? "NOT_SERVING" : "UNKNOWN"}")`,
+      );
+    });
+    call.end(Buffer.concat([head, message]));
   });
 }
 
@@ -52,7 +108,13 @@ function probeTcp(host: string, port: number, timeoutMs: number): Promise<ProbeR
   });
 }
 
-/** Runs one probe once. */
+function httpProbe(httpGet: NonNullable<Probe["httpGet"]>, container: Container, podIp: string): HttpProbe {
+  const { host = podIp, port, path = "/", scheme = "HTTP", httpHeaders = [] } = httpGet;
+  const headers = Object.fromEntries(httpHeaders.map(({ name, value }) => [name.toLowerCase(), value]));
+  return { scheme, host, port: portNumber(container, port), path, headers };
+}
+
+/** Runs one probe, or the handler of a lifecycle hook, once. */
 export async function runProbe(
   probe: Probe,
   container: Container,
@@ -60,10 +122,9 @@ export async function runProbe(
   exec: (command: readonly string[], timeoutMs: number) => Promise<ProbeResult>,
 ): Promise<ProbeResult> {
   const timeoutMs = (probe.timeoutSeconds ?? 1) * 1000;
-  const { httpGet, tcpSocket } = probe;
-  if (httpGet !== undefined) {
-    return probeHttp(httpGet.host ?? podIp, portNumber(container, httpGet.port), httpGet.path ?? "/", timeoutMs);
-  }
+  const { httpGet, tcpSocket, grpc } = probe;
+  if (httpGet !== undefined) return probeHttp(httpProbe(httpGet, container, podIp), timeoutMs);
+  if (grpc !== undefined) return probeGrpc(podIp, grpc.port, grpc.service ?? "", timeoutMs);
   if (tcpSocket !== undefined)
     return probeTcp(tcpSocket.host ?? podIp, portNumber(container, tcpSocket.port), timeoutMs);
   return exec(probe.exec?.command ?? ["false"], timeoutMs);

@@ -3,6 +3,7 @@ import { chmodSync, chownSync, mkdirSync, renameSync, rmSync, symlinkSync, write
 import { dirname, join } from "node:path";
 import { issueToken, type TokenSigner } from "../api/auth.ts";
 import type { KubeObject, Pod, Volume } from "../api/objects.ts";
+import { nodeOf } from "../api/reviews.ts";
 import type { Store } from "../api/store.ts";
 
 export const PODS_FOLDER = "/run/lateen/pods";
@@ -138,7 +139,7 @@ export class Volumes {
     return issueToken(this.#signer, account, {
       audiences: audience === undefined ? [] : [audience],
       expirationSeconds,
-      bound: { kind: "pod", name, uid, ...(nodeName === undefined ? {} : { nodeName }) },
+      bound: { kind: "pod", name, uid, ...nodeOf(this.#store, nodeName) },
     }).token;
   }
 

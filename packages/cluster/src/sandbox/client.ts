@@ -28,6 +28,8 @@ export interface ContainerSpec {
   readonly mounts: readonly Mount[];
   readonly links: Readonly<Record<string, string>>;
   readonly files: Readonly<Record<string, string>>;
+  /** Folder with the files that the container's root begins with. */
+  readonly lower?: string;
   readonly log: string;
 }
 

@@ -152,13 +152,20 @@ def make_root(spec):
     root = "/run/lateen/root"
     mount("", "/", "", MS_REC | MS_PRIVATE)
     mount("tmpfs", root, "tmpfs", MS_NOSUID, "mode=755")
+    if spec.get("lower"):  # an image's own files, with a layer of the container's above them
+        for path in ("upper", "work", "merged"):
+            os.mkdir(f"{root}/{path}")
+        options = f"lowerdir={spec['lower']},upperdir={root}/upper,workdir={root}/work"
+        mount("overlay", f"{root}/merged", "overlay", MS_NOSUID, options)
+        root = f"{root}/merged"
     for path in ("proc", "dev", "tmp", "run", "etc", "var/run", "var/tmp", "root", "opt", "old"):
         os.makedirs(f"{root}/{path}", exist_ok=True)
     for path in ("tmp", "var/tmp"):
         os.chmod(f"{root}/{path}", 0o1777)
     for link, target in spec["links"].items():
         os.makedirs(os.path.dirname(f"{root}{link}"), exist_ok=True)
-        os.symlink(target, f"{root}{link}")
+        if not os.path.lexists(f"{root}{link}"):
+            os.symlink(target, f"{root}{link}")
     for path, text in spec["files"].items():
         os.makedirs(os.path.dirname(f"{root}{path}"), exist_ok=True)
         write(f"{root}{path}", text)

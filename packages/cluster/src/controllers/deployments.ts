@@ -1,129 +1,42 @@
-// Deployments and ReplicaSets. A Deployment owns one ReplicaSet for each version of its template; a rollout moves replicas
+// Deployments. A Deployment owns one ReplicaSet for each version of its template; a rollout moves replicas
 // from the old ones to the new one within maxSurge and maxUnavailable.
-import { canonicalJson, compareText, contentHash, jsonEqual } from "@lateen/base";
-import { randomSuffix } from "../api/allocate.ts";
+import { jsonEqual } from "@lateen/base";
 import { ApiError } from "../api/errors.ts";
 import { recordEvent } from "../api/events.ts";
 import { builtIn } from "../api/kinds.ts";
 import {
   type Condition,
-  controllerOf,
   type Deployment,
   type KubeObject,
   ownedBy,
-  type Pod,
   type ReplicaSet,
   timestamp,
 } from "../api/objects.ts";
 import type { Registry } from "../api/registry.ts";
-import { selectsLabels } from "../api/selectors.ts";
 import { Controller, keyOf } from "./controller.ts";
+import { isOwnedBy, ownerKey, templateHash } from "./pods.ts";
 
 const DEPLOYMENTS = builtIn("deployments");
 const REPLICASETS = builtIn("replicasets");
-const PODS = builtIn("pods");
 const REVISION = "deployment.kubernetes.io/revision";
 const HASH = "pod-template-hash";
 
-const ownerKey = (object: KubeObject, kind: string): string[] => {
-  const owner = controllerOf(object);
-  return owner?.kind === kind ? [`${object.metadata.namespace}/${owner.name}`] : [];
-};
-
-const isOwnedBy = (object: KubeObject, owner: KubeObject): boolean => controllerOf(object)?.uid === owner.metadata.uid;
-const isPodReady = (pod: Pod): boolean =>
-  pod.status.conditions?.some((condition) => condition.type === "Ready" && condition.status === "True") === true;
-const isPodActive = (pod: Pod): boolean =>
-  pod.metadata.deletionTimestamp === undefined && pod.status.phase !== "Failed" && pod.status.phase !== "Succeeded";
-
-/** Starts the controllers of Deployments and ReplicaSets. */
-export function startWorkloads(registry: Registry): void {
-  new Controller(
+/** Starts the controller. */
+export function startDeployments(registry: Registry): void {
+  const controller = new Controller(
     registry,
     "deployment",
     [
       { kind: DEPLOYMENTS, keys: (object) => [keyOf(object)] },
       { kind: REPLICASETS, keys: (object) => ownerKey(object, "Deployment") },
     ],
-    (namespace, name) => reconcileDeployment(registry, namespace, name),
+    async (namespace, name) => {
+      await reconcileDeployment(registry, namespace, name);
+      const { spec, status } = (registry.find(DEPLOYMENTS, namespace, name) ?? {}) as Partial<Deployment>;
+      const isWaiting = status?.conditions?.some(({ reason }) => reason === "ReplicaSetUpdated") === true;
+      if (isWaiting) controller.addLater(`${namespace}/${name}`, (spec?.progressDeadlineSeconds ?? 600) * 1000 + 1000);
+    },
   );
-  new Controller(
-    registry,
-    "replicaset",
-    [
-      { kind: REPLICASETS, keys: (object) => [keyOf(object)] },
-      { kind: PODS, keys: (object) => ownerKey(object, "ReplicaSet") },
-    ],
-    (namespace, name) => reconcileReplicaSet(registry, namespace, name),
-  );
-}
-
-/** Which pods go first when there are too many: those that are least use. */
-function deletionOrder(a: Pod, b: Pod): number {
-  const rank = (pod: Pod): number =>
-    pod.spec.nodeName === undefined ? 0 : pod.status.phase === "Pending" ? 1 : isPodReady(pod) ? 3 : 2;
-  const younger = compareText(b.metadata.creationTimestamp ?? "", a.metadata.creationTimestamp ?? "");
-  return rank(a) - rank(b) || younger || compareText(a.metadata.name, b.metadata.name);
-}
-
-async function reconcileReplicaSet(registry: Registry, namespace: string, name: string): Promise<void> {
-  const set = registry.find(REPLICASETS, namespace, name) as ReplicaSet | undefined;
-  if (set === undefined || set.metadata.deletionTimestamp !== undefined) return;
-  const selects = selectsLabels(set.spec.selector);
-  const pods = (registry.list(PODS, namespace) as Pod[]).filter(
-    (pod) => isOwnedBy(pod, set) && selects(pod.metadata.labels),
-  );
-  const active = pods.filter(isPodActive);
-  const desired = set.spec.replicas ?? 1;
-  for (let i = active.length; i < desired; i++) {
-    const { metadata, spec } = structuredClone(set.spec.template);
-    const base = `${set.metadata.name}-`.slice(0, 58);
-    const pod = await registry.create(PODS, namespace, {
-      apiVersion: "v1",
-      kind: "Pod",
-      metadata: {
-        ...metadata,
-        name: `${base}${randomSuffix(5)}`,
-        generateName: base,
-        uid: "",
-        ownerReferences: [ownedBy(set)],
-      },
-      spec,
-    });
-    await recordEvent(registry, set, "replicaset-controller", {
-      type: "Normal",
-      reason: "SuccessfulCreate",
-      message: `Created pod: ${pod.metadata.name}`,
-    });
-  }
-  const surplus = active.toSorted(deletionOrder).slice(0, Math.max(0, active.length - desired));
-  for (const pod of surplus) {
-    await registry.delete(PODS, namespace, pod.metadata.name);
-    await recordEvent(registry, set, "replicaset-controller", {
-      type: "Normal",
-      reason: "SuccessfulDelete",
-      message: `Deleted pod: ${pod.metadata.name}`,
-    });
-  }
-  const now = (registry.list(PODS, namespace) as Pod[]).filter((pod) => isOwnedBy(pod, set) && isPodActive(pod));
-  const ready = now.filter(isPodReady).length;
-  const status = {
-    replicas: now.length,
-    ...(now.length > 0 ? { fullyLabeledReplicas: now.length } : {}),
-    ...(ready > 0 ? { readyReplicas: ready, availableReplicas: ready } : {}),
-    observedGeneration: set.metadata.generation ?? 1,
-  };
-  if (!jsonEqual(status, set.status))
-    await registry.update(REPLICASETS, namespace, name, (current) => ({ ...current, status }), {
-      subresource: "status",
-    });
-}
-
-/** Ten letters that name a template, as Kubernetes puts them into ReplicaSet names. */
-function templateHash(deployment: Deployment): string {
-  const letters = "bcdfghjklmnpqrstvwxz2456789";
-  const hash = BigInt(`0x${contentHash(canonicalJson(deployment.spec.template))}`);
-  return Array.from({ length: 10 }, (_, i) => letters[Number((hash >> BigInt(i * 5)) % 27n)]).join("");
 }
 
 const share = (value: number | string | undefined, total: number, round: (n: number) => number): number =>
@@ -142,7 +55,7 @@ async function reconcileDeployment(registry: Registry, namespace: string, name: 
   if (deployment === undefined || deployment.metadata.deletionTimestamp !== undefined) return;
   const owned = (): ReplicaSet[] =>
     (registry.list(REPLICASETS, namespace) as ReplicaSet[]).filter((set) => isOwnedBy(set, deployment));
-  const hash = templateHash(deployment);
+  const hash = templateHash(deployment.spec.template);
   let current = owned().find((set) => set.metadata.labels?.[HASH] === hash);
   if (current === undefined && deployment.spec.paused !== true)
     current = await createReplicaSet(registry, deployment, hash, owned());
@@ -278,11 +191,10 @@ async function cleanUp(
 function condition(
   before: readonly Condition[],
   type: string,
-  isTrue: boolean,
+  status: Condition["status"],
   reason: string,
   message: string,
 ): Condition {
-  const status = isTrue ? "True" : "False";
   const old = before.find((entry) => entry.type === type);
   if (old?.status === status && old.reason === reason && old.message === message) return old;
   const now = timestamp();
@@ -294,6 +206,22 @@ function condition(
     reason,
     message,
   };
+}
+
+/** How a rollout goes: done, on its way, paused, or stuck for longer than its deadline. */
+function progress({ spec, status }: Deployment, setName: string, isDone: boolean): Condition {
+  const before = status.conditions ?? [];
+  if (spec.paused === true)
+    return condition(before, "Progressing", "Unknown", "DeploymentPaused", "Deployment is paused");
+  const set = `ReplicaSet "${setName}"`;
+  if (isDone)
+    return condition(before, "Progressing", "True", "NewReplicaSetAvailable", `${set} has successfully progressed.`);
+  const old = before.find((entry) => entry.type === "Progressing");
+  const sinceMs = Date.now() - Date.parse(old?.lastUpdateTime ?? timestamp());
+  const isStuck = old?.reason === "ReplicaSetUpdated" && sinceMs > (spec.progressDeadlineSeconds ?? 600) * 1000;
+  if (isStuck || old?.reason === "ProgressDeadlineExceeded")
+    return condition(before, "Progressing", "False", "ProgressDeadlineExceeded", `${set} has timed out progressing.`);
+  return condition(before, "Progressing", "True", "ReplicaSetUpdated", `${set} is progressing.`);
 }
 
 async function writeStatus(
@@ -323,25 +251,18 @@ async function writeStatus(
     availableReplicas: available,
     unavailableReplicas: Math.max(0, desired - available),
   };
+  const isUp = condition(
+    before,
+    "Available",
+    isAvailable ? "True" : "False",
+    isAvailable ? "MinimumReplicasAvailable" : "MinimumReplicasUnavailable",
+    isAvailable ? "Deployment has minimum availability." : "Deployment does not have minimum availability.",
+  );
+  const progressing = progress(deployment, setName, isDone);
   const status = {
     observedGeneration: deployment.metadata.generation ?? 1,
     ...Object.fromEntries(Object.entries(counts).filter(([, value]) => value > 0)),
-    conditions: [
-      condition(
-        before,
-        "Available",
-        isAvailable,
-        isAvailable ? "MinimumReplicasAvailable" : "MinimumReplicasUnavailable",
-        isAvailable ? "Deployment has minimum availability." : "Deployment does not have minimum availability.",
-      ),
-      condition(
-        before,
-        "Progressing",
-        true,
-        isDone ? "NewReplicaSetAvailable" : "ReplicaSetUpdated",
-        `ReplicaSet "${setName}" ${isDone ? "has successfully progressed." : "is progressing."}`,
-      ),
-    ],
+    conditions: deployment.spec.paused === true ? [progressing, isUp] : [isUp, progressing],
   };
   if (jsonEqual(status, deployment.status)) return;
   try {

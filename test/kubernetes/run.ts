@@ -1,0 +1,55 @@
+// `npm run test:kubernetes`: the tests of this folder against the embedded cluster. `npm run test:real`: the same against a real
+// Kubernetes, which is built (once), started and taken down. `--record`: the real one's answers become the expected ones.
+import { spawn } from "node:child_process";
+import { globSync } from "node:fs";
+import { join } from "node:path";
+import { Mesh } from "../harness.ts";
+import { RealKubernetes, realKubernetesLacks } from "./real/cluster.ts";
+
+const files = globSync(join(import.meta.dirname, "*.test.ts")).toSorted();
+const isReal = process.argv.includes("--real");
+
+function runTests(command: readonly string[], env: Record<string, string>): Promise<number> {
+  const [program = "", ...args] = [
+    ...command,
+    process.execPath,
+    "--test",
+    "--test-concurrency=1",
+    "--test-force-exit",
+    ...files,
+  ];
+  const child = spawn(program, args, { stdio: "inherit", env: { ...process.env, ...env } });
+  return new Promise((resolve) => child.once("close", (code) => resolve(code ?? 1)));
+}
+
+async function againstReal(): Promise<number> {
+  const lack = realKubernetesLacks();
+  if (lack !== undefined) {
+    process.stdout.write(`not run: real Kubernetes: ${lack}\n`);
+    return process.env["CI"] === "true" ? 1 : 0;
+  }
+  const real = new RealKubernetes();
+  await real.start();
+  try {
+    const [program, args] = real.inside([]);
+    const env = { KUBECONFIG: real.kubeconfig, LATEEN_TEST_TARGET: "real" };
+    return await runTests([program, ...args], process.argv.includes("--record") ? { ...env, LATEEN_RECORD: "1" } : env);
+  } finally {
+    await real.stop();
+  }
+}
+
+async function againstEmbedded(): Promise<number> {
+  const given = process.env["KUBECONFIG"];
+  if (given !== undefined) return runTests([], { KUBECONFIG: given });
+  const mesh = new Mesh();
+  try {
+    const { code, stderr } = await mesh.lateen(["up", "--bare"]);
+    if (code !== 0) throw new Error(stderr);
+    return await runTests([], { KUBECONFIG: mesh.kubeconfig });
+  } finally {
+    await mesh.destroy();
+  }
+}
+
+process.exitCode = await (isReal ? againstReal() : againstEmbedded());

@@ -1,0 +1,93 @@
+// The cluster that the tests in this folder talk to: the one that KUBECONFIG names, whichever it is.
+import { readFileSync } from "node:fs";
+import { request } from "node:https";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type Output, run } from "../harness.ts";
+
+interface Answer {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string | string[] | undefined>>;
+  readonly text: string;
+}
+
+interface Ask {
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly body?: string;
+  /** Stop after so many lines of a stream. */
+  readonly lines?: number;
+}
+
+const LIMIT_MS = 30_000;
+
+export class Target {
+  readonly kubeconfig: string;
+  readonly #server: string;
+  readonly #tls: { readonly ca: Buffer; readonly cert: Buffer; readonly key: Buffer };
+
+  constructor(kubeconfig: string) {
+    this.kubeconfig = kubeconfig;
+    const config = JSON.parse(readFileSync(kubeconfig, "utf8"));
+    const decode = (text: string): Buffer => Buffer.from(text, "base64");
+    const { user } = config.users[0];
+    this.#server = config.clusters[0].cluster.server;
+    this.#tls = {
+      ca: decode(config.clusters[0].cluster["certificate-authority-data"]),
+      cert: decode(user["client-certificate-data"]),
+      key: decode(user["client-key-data"]),
+    };
+  }
+
+  /** The cluster of KUBECONFIG. */
+  static fromEnv(): Target {
+    const path = process.env["KUBECONFIG"];
+    if (path === undefined)
+      throw new Error("KUBECONFIG names the cluster to test: use npm run test:kubernetes or test:real");
+    return new Target(path);
+  }
+
+  /** Whether it is the real one, of which answers are recorded. */
+  get isReal(): boolean {
+    return process.env["LATEEN_TEST_TARGET"] === "real";
+  }
+
+  ask(method: string, path: string, options: Ask = {}): Promise<Answer> {
+    return new Promise((resolve, reject) => {
+      const call = request(
+        `${this.#server}${path}`,
+        {
+          ...this.#tls,
+          method,
+          agent: false,
+          signal: AbortSignal.timeout(LIMIT_MS),
+          headers: {
+            "user-agent": "conversation",
+            ...options.headers,
+            ...(options.body === undefined ? {} : { "content-length": Buffer.byteLength(options.body) }),
+          },
+        },
+        (response) => {
+          let text = "";
+          const end = (): void => resolve({ status: response.statusCode ?? 0, headers: response.headers, text });
+          response.setEncoding("utf8");
+          response.on("data", (part: string) => {
+            text += part;
+            if (options.lines === undefined || text.split("\n").length <= options.lines) return;
+            text = text.split("\n").slice(0, options.lines).join("\n");
+            end();
+            call.destroy();
+          });
+          response.on("end", end);
+          response.on("error", reject);
+        },
+      );
+      call.on("error", reject);
+      call.end(options.body);
+    });
+  }
+
+  kubectl(args: readonly string[], input?: string): Promise<Output> {
+    const env = { KUBECONFIG: this.kubeconfig, KUBECACHEDIR: join(tmpdir(), `lateen-kubectl-${process.pid}`) };
+    return run("kubectl", args, { env, ...(input === undefined ? {} : { input }) });
+  }
+}
