@@ -34,6 +34,9 @@ const COMMANDS = {
   stop: ["packages/cli/src/main.ts", "down"],
   lateen: ["packages/cli/src/main.ts"],
   test: ["tools/test.ts"],
+  "test:kubernetes": ["test/kubernetes/run.ts"],
+  "test:real": ["test/kubernetes/run.ts", "--real"],
+  "test:conformance": ["test/kubernetes/conformance.ts"],
   check: ["tools/test.ts", "--checks-only"],
   format: ["tools/format.ts"],
   bench: ["tools/bench.ts"],
@@ -236,7 +239,7 @@ function main() {
     if (name === "stop") return binary;
     const envoy = fetchEnvoy();
     generateApi(binary, envoy);
-    if (name === "test") installTools();
+    if (name.startsWith("test")) installTools();
     return binary;
   });
   const [script, ...args] = command;

@@ -5,6 +5,7 @@ import { accessSync, constants, globSync } from "node:fs";
 import { delimiter, join } from "node:path";
 import { run } from "node:test";
 import { spec } from "node:test/reporters";
+import { Mesh } from "../test/harness.ts";
 
 const ROOT = join(import.meta.dirname, "..");
 const BIN = join(ROOT, "node_modules/.bin");
@@ -94,6 +95,24 @@ function scenariosLack(): string | undefined {
   return probe.status === 0 ? undefined : "network namespaces cannot be made (run as root)";
 }
 
+/** The tests that also run against a real Kubernetes (npm run test:real), against an embedded cluster of their own. */
+async function kubernetes(): Promise<void> {
+  const mesh = new Mesh();
+  try {
+    const { code, stdout, stderr } = await mesh.lateen(["up", "--bare"]);
+    if (code !== 0) {
+      process.stdout.write(`${stdout}${stderr}\n`);
+      note("kubernetes: the embedded cluster starts", false);
+      return;
+    }
+    process.env["KUBECONFIG"] = mesh.kubeconfig;
+    await lane("kubernetes", ["test/kubernetes/*.test.ts"], 1, 600_000);
+  } finally {
+    delete process.env["KUBECONFIG"];
+    await mesh.destroy();
+  }
+}
+
 async function main(): Promise<void> {
   const started = performance.now();
   check("format and imports", join(BIN, "biome"), ["check", "--error-on-warnings", "."]);
@@ -110,9 +129,11 @@ async function main(): Promise<void> {
     await lane("unit", ["packages/*/src/**/*.test.ts"], true, 120_000);
     await lane("peers", ["test/peers/*.test.ts"], 1, 300_000);
     const lack = scenariosLack();
-    if (lack === undefined) await lane("scenarios", ["test/scenarios/*.test.ts"], 1, 900_000);
-    else {
-      process.stdout.write(`not run: scenarios: ${lack}\n`);
+    if (lack === undefined) {
+      await kubernetes();
+      await lane("scenarios", ["test/scenarios/*.test.ts"], 1, 900_000);
+    } else {
+      process.stdout.write(`not run: kubernetes and scenarios: ${lack}\n`);
       if (process.env["CI"] === "true") note(`scenarios: ${lack}`, false);
     }
   }

@@ -1,7 +1,8 @@
 // `npm run test:kubernetes`: the tests of this folder against the embedded cluster. `npm run test:real`: the same against a real
 // Kubernetes, which is built (once), started and taken down. `--record`: the real one's answers become the expected ones.
-import { spawn } from "node:child_process";
-import { globSync } from "node:fs";
+import { execFileSync, spawn } from "node:child_process";
+import { copyFileSync, globSync, mkdirSync, mkdtempSync, rmSync, symlinkSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Mesh } from "../harness.ts";
 import { RealKubernetes, realKubernetesLacks } from "./real/cluster.ts";
@@ -22,6 +23,19 @@ function runTests(command: readonly string[], env: Record<string, string>): Prom
   return new Promise((resolve) => child.once("close", (code) => resolve(code ?? 1)));
 }
 
+/** The image that the tests' pods run: busybox with a link for each of its programs. */
+function addBusybox(real: RealKubernetes): void {
+  const root = mkdtempSync(join(tmpdir(), "lateen-busybox-"));
+  const bin = join(root, "bin");
+  mkdirSync(bin);
+  mkdirSync(join(root, "tmp"), { mode: 0o1777 });
+  copyFileSync(execFileSync("which", ["busybox"], { encoding: "utf8" }).trim(), join(bin, "busybox"));
+  const programs = execFileSync(join(bin, "busybox"), ["--list"], { encoding: "utf8" }).trim().split("\n");
+  for (const program of programs) if (program !== "busybox") symlinkSync("busybox", join(bin, program));
+  real.image("docker.io/library/busybox:1", root, [], ["sh"]);
+  rmSync(root, { recursive: true });
+}
+
 async function againstReal(): Promise<number> {
   const lack = realKubernetesLacks();
   if (lack !== undefined) {
@@ -30,6 +44,7 @@ async function againstReal(): Promise<number> {
   }
   const real = new RealKubernetes();
   await real.start();
+  addBusybox(real);
   try {
     const [program, args] = real.inside([]);
     const env = { KUBECONFIG: real.kubeconfig, LATEEN_TEST_TARGET: "real" };

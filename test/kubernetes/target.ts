@@ -86,8 +86,8 @@ export class Target {
     });
   }
 
-  kubectl(args: readonly string[], input?: string): Promise<Output> {
-    const env = { KUBECONFIG: this.kubeconfig, KUBECACHEDIR: join(tmpdir(), `lateen-kubectl-${process.pid}`) };
+  kubectl(args: readonly string[], input?: string, more: Record<string, string> = {}): Promise<Output> {
+    const env = { ...more, KUBECONFIG: this.kubeconfig, KUBECACHEDIR: join(tmpdir(), `lateen-kubectl-${process.pid}`) };
     return run("kubectl", args, { env, ...(input === undefined ? {} : { input }) });
   }
 }

@@ -3,6 +3,7 @@
 //   kinds.json    every served kind: names, scope, verbs, subresources, table columns (from discovery and empty tables)
 //   types.json    every type's fields: JSON name, type, protobuf number, flags (Go reflection, see facts/main.go), and what
 //                 OpenAPI adds: defaults, list and map types, strategic merge keys
+//   bootstrap.json  the roles, priorities and flow schemas that a server makes by itself
 //   openapi.json.gz  the schemas of the OpenAPI v3 documents, for clients that ask for them
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -51,6 +52,27 @@ function typesWith(reflected: Json, schemas: Json): [string, unknown][] {
   });
 }
 
+const RBAC = "rbac.authorization.k8s.io/v1";
+const FLOW = "flowcontrol.apiserver.k8s.io/v1";
+
+/** What a server makes by itself, and clients may rely on. */
+const BOOTSTRAP = [
+  [`/apis/${RBAC}/clusterroles`, RBAC, "ClusterRole"],
+  [`/apis/${RBAC}/clusterrolebindings`, RBAC, "ClusterRoleBinding"],
+  [`/apis/${RBAC}/roles`, RBAC, "Role"],
+  [`/apis/${RBAC}/rolebindings`, RBAC, "RoleBinding"],
+  ["/apis/scheduling.k8s.io/v1/priorityclasses", "scheduling.k8s.io/v1", "PriorityClass"],
+  [`/apis/${FLOW}/prioritylevelconfigurations`, FLOW, "PriorityLevelConfiguration"],
+  [`/apis/${FLOW}/flowschemas`, FLOW, "FlowSchema"],
+] as const;
+
+/** The object as a manifest: without what a server adds. */
+function plainObject(object: Json, apiVersion: string, kind: string): Json {
+  const { name, namespace, labels, annotations } = object["metadata"];
+  const { metadata: _metadata, status: _status, ...rest } = object;
+  return { apiVersion, kind, metadata: { name, namespace, labels, annotations }, ...rest };
+}
+
 async function main(): Promise<void> {
   const program = build("facts", ["build", "./facts"]);
   const real = new RealKubernetes({ isApiOnly: true });
@@ -82,6 +104,13 @@ async function main(): Promise<void> {
     for (const { serverRelativeURL } of Object.values<Json>(get("/openapi/v3")["paths"]))
       Object.assign(schemas, get(serverRelativeURL)["components"]?.schemas);
     mkdirSync(OUT, { recursive: true });
+    const bootstrap = BOOTSTRAP.flatMap(([path, apiVersion, kind]) =>
+      (get(path)["items"] as Json[]).map((object) => plainObject(object, apiVersion, kind)),
+    );
+    writeFileSync(
+      join(OUT, "bootstrap.json"),
+      `[\n${bootstrap.map((object) => JSON.stringify(object)).join(",\n")}\n]\n`,
+    );
     writeFileSync(join(OUT, "kinds.json"), `[\n${kinds.map((kind) => JSON.stringify(kind)).join(",\n")}\n]\n`);
     writeFileSync(join(OUT, "types.json"), lines(typesWith(JSON.parse(run(program, [])), schemas)));
     const sorted = Object.fromEntries(Object.entries(schemas).toSorted(([a], [b]) => (a < b ? -1 : 1)));

@@ -12,7 +12,7 @@ import { checkPolicies, conditionsHold, type Expression } from "./policies.ts";
 import { selectsLabels } from "./selectors.ts";
 import type { Store } from "./store.ts";
 
-export type Operation = "CREATE" | "UPDATE" | "DELETE";
+export type Operation = "CREATE" | "UPDATE" | "DELETE" | "CONNECT";
 
 export interface AdmissionRequest {
   readonly kind: Kind;
@@ -71,6 +71,7 @@ function ruleNames(resources: readonly string[], plural: string, subresource: st
   });
 }
 
+const OPTIONS = { CREATE: "CreateOptions", UPDATE: "UpdateOptions", DELETE: "DeleteOptions" } as const;
 const RESPONSE_BYTES_MAX = 3 << 20;
 const includes = (list: readonly string[], value: string): boolean => list.includes("*") || list.includes(value);
 
@@ -100,7 +101,7 @@ export class Admission {
     }
     const selects = selectsLabels(webhook.objectSelector ?? {});
     return (
-      selects(ask.object?.metadata.labels) || (ask.oldObject !== undefined && selects(ask.oldObject.metadata.labels))
+      selects(ask.object?.metadata?.labels) || (ask.oldObject !== undefined && selects(ask.oldObject.metadata.labels))
     );
   }
 
@@ -138,7 +139,7 @@ export class Admission {
     const slices = this.#store.list(tableOf(builtIn("endpointslices")), namespace) as EndpointSlice[];
     for (const slice of slices) {
       if (slice.metadata.labels?.["kubernetes.io/service-name"] !== name) continue;
-      const port = slice.ports.find((entry) => entry.name === portName)?.port;
+      const port = slice.ports.find((entry) => (entry.name ?? "") === (portName ?? ""))?.port;
       const ready = slice.endpoints.find((endpoint) => endpoint.conditions?.ready === true)?.addresses[0];
       if (port !== undefined && ready !== undefined)
         return { host: ready, port, path, servername: `${name}.${namespace}.svc`, shown };
@@ -151,7 +152,11 @@ export class Admission {
     const gvk = { group: kind.group, version: kind.version, kind: kind.kind };
     const resource = { group: kind.group, version: kind.version, resource: kind.plural };
     const full = (object: KubeObject | undefined): unknown =>
-      object === undefined ? null : { ...object, apiVersion: apiVersionOf(kind), kind: kind.kind };
+      object === undefined
+        ? null
+        : ask.operation === "CONNECT"
+          ? object
+          : { ...object, apiVersion: apiVersionOf(kind), kind: kind.kind };
     const body = JSON.stringify({
       kind: "AdmissionReview",
       apiVersion: "admission.k8s.io/v1",
@@ -173,10 +178,7 @@ export class Admission {
         object: full(ask.object),
         oldObject: full(ask.oldObject),
         dryRun: ask.isDryRun,
-        options: {
-          kind: `${ask.operation === "CREATE" ? "Create" : ask.operation === "UPDATE" ? "Update" : "Delete"}Options`,
-          apiVersion: "meta.k8s.io/v1",
-        },
+        options: ask.operation === "CONNECT" ? null : { kind: OPTIONS[ask.operation], apiVersion: "meta.k8s.io/v1" },
       },
     });
     const answer: unknown = JSON.parse(await post(this.#target(webhook), webhook, body));
@@ -293,7 +295,9 @@ function post(target: Target, webhook: Webhook, body: string): Promise<string> {
         response.on("error", (error) => fail(error.message));
       },
     );
-    call.on("error", (error) => fail(error.name === "TimeoutError" ? "context deadline exceeded" : error.message));
+    call.on("error", (error) =>
+      fail(/^(TimeoutError|AbortError)$/.test(error.name) ? "context deadline exceeded" : error.message),
+    );
     call.end(body);
   });
 }

@@ -1,7 +1,7 @@
 // Bodies and options of requests: JSON, YAML or protobuf in, plain values out.
 import type { IncomingMessage } from "node:http";
 import { isObject } from "@lateen/base";
-import { parse as parseYaml } from "yaml";
+import { LineCounter, parseDocument } from "yaml";
 import { ApiError, badRequest, invalid, unsupportedMedia } from "./errors.ts";
 import { duplicateMembers } from "./json.ts";
 import { builtInType, type KindTable } from "./kinds.ts";
@@ -48,9 +48,7 @@ export async function readBody(ask: ResourceRequest, kinds: KindTable): Promise<
         return served?.shape === "struct" && served.numbers.size > 0 ? served : builtInType(apiVersion, kind);
       });
     } else if (type === "application/yaml" || type === "application/apply-patch+yaml") {
-      value = text.trimStart().startsWith("{")
-        ? readJson(text, ask)
-        : parseYaml(text, { version: "1.1", maxAliasCount: 100 });
+      value = text.trimStart().startsWith("{") ? readJson(text, ask) : readYaml(text, ask);
     } else if (type === "" || type === "application/json" || type.endsWith("+json")) value = readJson(text, ask);
     else throw unsupportedMedia(ACCEPTED);
   } catch (error) {
@@ -68,8 +66,22 @@ export async function readBody(ask: ResourceRequest, kinds: KindTable): Promise<
 
 function readJson(text: string, ask: ResourceRequest): unknown {
   const value: unknown = JSON.parse(text);
+  ask.source = text;
   ask.repeated.push(...duplicateMembers(text));
   return value;
+}
+
+/** YAML 1.1, as Kubernetes reads it. A key that occurs twice is noted in the words of its YAML library. */
+function readYaml(text: string, ask: ResourceRequest): unknown {
+  const lines = new LineCounter();
+  const document = parseDocument(text, { version: "1.1", lineCounter: lines });
+  for (const error of document.errors) {
+    if (error.code !== "DUPLICATE_KEY") throw error;
+    const { line } = lines.linePos(error.pos[0]);
+    const key = /^\s*(?:- )?"?([^":]+)"?\s*:/.exec(text.split("\n")[line - 1] ?? "")?.[1] ?? "";
+    ask.repeated.push(`line ${line}: key ${JSON.stringify(key)} already set in map`);
+  }
+  return document.toJS({ maxAliasCount: 100 }) as unknown;
 }
 
 function decodeMessage(error: Error, text: string): string {

@@ -1,5 +1,7 @@
 // Kinds that are served in two forms and stored in one: HorizontalPodAutoscaler v1 (stored as v2), Event of events.k8s.io
 // (stored as the core one), and the versions of custom kinds, which differ in apiVersion alone.
+import { jsonClone } from "@lateen/base";
+import { defaultCustom, hasDefaults, isCustom } from "./custom.ts";
 import { apiVersionOf, type Kind } from "./kinds.ts";
 import type { KubeObject } from "./objects.ts";
 
@@ -61,6 +63,12 @@ const isSecondForm = (kind: Kind): boolean =>
 /** A stored object in the form of `kind`. */
 export function toServed(kind: Kind, object: KubeObject): KubeObject {
   const apiVersion = apiVersionOf(kind);
+  // What the schema has learned since the object was written holds for it, too.
+  if (isCustom(kind) && hasDefaults(kind.schema)) {
+    const filled = { ...jsonClone(object), kind: kind.kind, apiVersion };
+    defaultCustom(filled, kind.schema);
+    return filled;
+  }
   if (object.apiVersion === apiVersion) return object;
   let served: KubeObject = object;
   if (kind.group === "events.k8s.io") served = renamed(object, EVENT_NAMES_BACK) as KubeObject;

@@ -364,6 +364,21 @@ export function pruneCustom(
   return { apiVersion, kind: kindName, metadata, ...pruned };
 }
 
+const withDefaults = new WeakMap<Schema, boolean>();
+
+/** Whether a schema has defaults anywhere. */
+export function hasDefaults(schema: Schema): boolean {
+  let found = withDefaults.get(schema);
+  if (found === undefined) {
+    const others = schema.additionalProperties;
+    const inner = [...Object.values(schema.properties ?? {}), ...(schema.items === undefined ? [] : [schema.items])];
+    found =
+      schema.default !== undefined || inner.some(hasDefaults) || (typeof others === "object" && hasDefaults(others));
+    withDefaults.set(schema, found);
+  }
+  return found;
+}
+
 /** Sets the schema's defaults in place. */
 export function defaultCustom(value: unknown, schema: Schema): void {
   if (Array.isArray(value)) {

@@ -13,12 +13,13 @@ import {
   unknownPatch,
   unsupportedMedia,
 } from "./errors.ts";
+import { inBodyOrder } from "./json.ts";
 import { apiVersionOf, hasSubresource, isStored, type Kind } from "./kinds.ts";
 import { ListServer } from "./lists.ts";
 import { type KubeObject, timestamp } from "./objects.ts";
 import { jsonPatch, mergePatch, strategicMerge } from "./patch.ts";
 import type { ApplyOptions, DeleteOptions, Registry, UpdateOptions } from "./registry.ts";
-import { metadataOnly, renderingOf } from "./rendering.ts";
+import { metadataOnly, notAcceptable, renderingOf } from "./rendering.ts";
 import { requestToken, reviewAccess, reviewRules, reviewSelf, reviewToken } from "./reviews.ts";
 import { scaleOf, withScale } from "./scale.ts";
 import { selectorOf } from "./selectors.ts";
@@ -161,10 +162,7 @@ export class ResourceHandler {
     const unknown: string[] = [];
     const mode = ask.query.get("fieldValidation") ?? "Warn";
     const object = this.#registry.decode(kind, body, unknown);
-    const texts = [
-      ...repeated.map((path) => `duplicate field "${path}"`),
-      ...unknown.map((path) => `unknown field "${path}"`),
-    ];
+    const texts = strictTexts(ask, repeated, unknown);
     if (texts.length === 0 || mode === "Ignore") return object;
     if (mode === "Strict")
       throw badRequest(
@@ -401,6 +399,8 @@ export class ResourceHandler {
   async #action(verb: string, ask: ResourceRequest): Promise<void> {
     if (verb !== "create") throw methodNotAllowed();
     const { kind } = ask;
+    // Nothing of it is kept: there is no metadata to show, and no row of a table.
+    if (renderingOf(ask.request) !== "json") throw notAcceptable();
     const object = this.#decoded(ask, await this.#body(ask));
     if (kind.plural === "bindings") {
       sendJson(
@@ -431,6 +431,20 @@ export class ResourceHandler {
         return reviewAccess(this.#registry.store, ask, spec);
     }
   }
+}
+
+/** What strict decoding says, in the order of the body. */
+function strictTexts(ask: ResourceRequest, repeated: readonly string[], unknown: readonly string[]): string[] {
+  const say = (path: string, isRepeated: boolean): string => {
+    if (path.startsWith("line ")) return path;
+    return `${isRepeated ? "duplicate" : "unknown"} field "${path}"`;
+  };
+  if (repeated.length > 0 && unknown.length > 0 && ask.source !== "") {
+    const places = inBodyOrder(ask.source, repeated, unknown);
+    if (places.length >= repeated.length + unknown.length)
+      return places.map(({ path, isRepeated }) => say(path, isRepeated));
+  }
+  return [...repeated.map((path) => say(path, true)), ...unknown.map((path) => say(path, false))];
 }
 
 export function warner(ask: ResourceRequest): (text: string) => void {

@@ -8,6 +8,26 @@ const DEPTH_MAX = 10_000;
 /** Paths of members that occur more than once in an object; `text` must be valid JSON. */
 export function duplicateMembers(text: string): string[] {
   const found: string[] = [];
+  eachMember(text, (path, isRepeated) => {
+    if (isRepeated) found.push(path);
+  });
+  return found;
+}
+
+/** Texts about members, in the order in which those stand in a body. */
+export function inBodyOrder(
+  text: string,
+  repeated: readonly string[],
+  unknown: readonly string[],
+): { readonly path: string; readonly isRepeated: boolean }[] {
+  const places: { readonly path: string; readonly isRepeated: boolean }[] = [];
+  eachMember(text, (path, isRepeated) => {
+    if (isRepeated ? repeated.includes(path) : unknown.includes(path)) places.push({ path, isRepeated });
+  });
+  return places;
+}
+
+function eachMember(text: string, onMember: (path: string, isRepeated: boolean) => void): void {
   let at = 0;
 
   const matched = (form: RegExp): string => {
@@ -44,7 +64,7 @@ export function duplicateMembers(text: string): string[] {
         matched(SPACE);
         const name = readString();
         inner = path === "" ? name : `${path}.${name}`;
-        if (seen.has(name)) found.push(inner);
+        onMember(inner, seen.has(name));
         seen.add(name);
         matched(SPACE);
         at += 1;
@@ -55,5 +75,4 @@ export function duplicateMembers(text: string): string[] {
     at += 1;
   };
   skip("", 0);
-  return found;
 }

@@ -70,10 +70,12 @@ export class ListServer {
     const scope = `${kind.group}/${kind.version}/${kind.plural}/${ask.namespace ?? ""}/${query.get("labelSelector") ?? ""}/${query.get("fieldSelector") ?? ""}`;
     let version = this.#registry.store.version;
     let items: readonly KubeObject[];
+    let isKept = false;
     if (token === "") items = this.#registry.list(kind, ask.namespace).filter(selects);
     else {
       const { rv, start } = decode(token);
-      if (rv >= 0) version = rv;
+      isKept = rv >= 0;
+      if (isKept) version = rv;
       const kept =
         rv < 0 ? this.#registry.list(kind, ask.namespace).filter(selects) : this.#keptItems(`${rv} ${scope}`, start);
       items = kept.filter((item) => keyOf(item) > start);
@@ -83,7 +85,8 @@ export class ListServer {
     const meta: Record<string, unknown> = kind.verbs.includes("watch") ? { resourceVersion: String(version) } : {};
     // A client that takes any version is served from memory, whole.
     if (limit > 0 && items.length > limit && asked !== "0") {
-      if (token === "") this.#keep(`${version} ${scope}`, items);
+      // A list that goes on inconsistently is from here on one of this version.
+      if (!isKept) this.#keep(`${version} ${scope}`, items);
       const rest = items.length - limit;
       items = items.slice(0, limit);
       const last = items.at(-1);

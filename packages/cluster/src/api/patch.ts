@@ -18,6 +18,15 @@ export function mergePatch(target: unknown, patch: unknown): unknown {
   return result;
 }
 
+/** Applies operations in place. False: one of them cannot be applied. */
+function isApplied(target: unknown, operations: readonly Operation[]): boolean {
+  try {
+    return applyPatch(target, [...operations]).every((error) => error === null);
+  } catch {
+    return false;
+  }
+}
+
 /** RFC 6902. A failed test or a missing path is 422, anything but a list 400. */
 export function jsonPatch(target: unknown, patch: unknown): unknown {
   if (!Array.isArray(patch)) {
@@ -25,9 +34,14 @@ export function jsonPatch(target: unknown, patch: unknown): unknown {
       "error decoding patch: json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp",
     );
   }
+  for (const operation of patch as unknown[]) {
+    const isText = (name: string): boolean => isObject(operation) && typeof operation[name] === "string";
+    const needsFrom = isObject(operation) && (operation["op"] === "move" || operation["op"] === "copy");
+    if (!isText("op") || !isText("path") || (needsFrom && !isText("from")))
+      throw badRequest(`error decoding patch: ${JSON.stringify(operation).slice(0, 200)} is no operation`);
+  }
   const result = jsonClone(target);
-  const failed = applyPatch(result, patch as Operation[]).find((error) => error !== null);
-  if (failed !== undefined && failed !== null) {
+  if (!isApplied(result, patch as Operation[])) {
     throw new ApiError(422, "Invalid", "the server rejected our request due to an error in our request", {});
   }
   return result;

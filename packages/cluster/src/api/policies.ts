@@ -149,7 +149,7 @@ function isMatched(match: MatchResources | undefined, subject: Subject, store: S
   if (subject.namespace !== undefined && !selectsLabels(match.namespaceSelector ?? {})(labels)) return false;
   const selects = selectsLabels(match.objectSelector ?? {});
   return (
-    selects(subject.object?.metadata.labels) ||
+    selects(subject.object?.metadata?.labels) ||
     (subject.oldObject !== undefined && selects(subject.oldObject.metadata.labels))
   );
 }

@@ -146,7 +146,10 @@ function limits(kind: Kind, key: string): boolean {
   if (kind.plural === "services") return key === "services" || key.startsWith("services.");
   if (kind.plural === "persistentvolumeclaims")
     return key === "persistentvolumeclaims" || key === "requests.storage" || key.includes(".storageclass.");
-  if (kind.plural === "pods") return key === "pods" || COMPUTE.has(key) || /^(requests|limits)\./.test(key);
+  if (kind.plural === "pods") {
+    const isCompute = COMPUTE.has(key) || /^(requests|limits)\./.test(key);
+    return key === "pods" || (isCompute && key !== "requests.storage");
+  }
   return key === kind.plural && PLAIN_COUNTS.has(key);
 }
 

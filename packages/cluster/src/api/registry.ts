@@ -61,6 +61,8 @@ const CONTROLLERS: User = {
 };
 const CONTROLLER_MANAGER = "kube-controller-manager";
 const NAME_TRIES = 8;
+/** Subresources through which status changes along with the rest. */
+const WRITES_STATUS_TOO = new Set(["binding", "approval"]);
 
 export class Registry {
   readonly store: Store;
@@ -324,7 +326,7 @@ export class Registry {
       this.#strategies.of(kind).prepareStatus(result, next);
       return result;
     }
-    if (hasSubresource(kind, "status")) {
+    if (hasSubresource(kind, "status") && !WRITES_STATUS_TOO.has(subresource)) {
       if (old.status === undefined) delete result.status;
       else result.status = old.status;
     }
@@ -390,6 +392,34 @@ export class Registry {
     if (options.uid !== undefined && options.uid !== uid) throw recreated(kind, name, options.uid, uid);
     if (options.resourceVersion !== undefined && options.resourceVersion !== resourceVersion)
       throw conflictOfVersions(kind, name, options.resourceVersion, resourceVersion);
+  }
+
+  /** Shows a connection to a container (exec, attach, port-forward) to admission. Throws when it is refused. */
+  async admitConnect(
+    kind: Kind,
+    at: {
+      readonly namespace: string;
+      readonly name: string;
+      readonly subresource: string;
+      readonly options: Record<string, unknown>;
+    },
+    user: User,
+  ): Promise<void> {
+    const { namespace, name, subresource, options } = at;
+    const object = { apiVersion: "v1", ...options } as unknown as KubeObject;
+    const ask = {
+      kind,
+      operation: "CONNECT" as const,
+      namespace,
+      name,
+      subresource,
+      object,
+      oldObject: undefined,
+      user,
+      isDryRun: false,
+    };
+    await this.#admission.mutate(ask, () => {});
+    await this.#admission.validate(ask, () => {});
   }
 
   async #admitDelete(kind: Kind, object: KubeObject, options: DeleteOptions): Promise<void> {

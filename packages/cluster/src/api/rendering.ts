@@ -5,6 +5,11 @@ import type { KubeObject } from "./objects.ts";
 
 export type Rendering = "json" | "table" | "metadata";
 
+export function notAcceptable(): ApiError {
+  const accepted = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+  return new ApiError(406, "NotAcceptable", `406: Not Acceptable\n\nAvailable representations: ${accepted}`, {});
+}
+
 /** The first form that the client accepts and we can make. Throws 406 where there is none. */
 export function renderingOf(request: IncomingMessage): Rendering {
   const accept = request.headers.accept ?? "*/*";
@@ -18,9 +23,7 @@ export function renderingOf(request: IncomingMessage): Rendering {
     if (/[;\s]as=/.test(range)) continue;
     return "json";
   }
-  const accepted = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
-  const message = `406: Not Acceptable\n\nAvailable representations: ${accepted}`;
-  throw new ApiError(406, "NotAcceptable", message, {});
+  throw notAcceptable();
 }
 
 /** An object as PartialObjectMetadata. */

@@ -42,8 +42,9 @@ export interface ResourceRequest {
   readonly request: IncomingMessage;
   readonly response: ServerResponse;
   readonly user: User;
-  /** Paths of fields that the body has twice; filled when it is read. */
+  /** Paths of fields that the body has twice, and its text; filled when it is read. */
   readonly repeated: string[];
+  source: string;
 }
 
 export interface ApiServerParts {
@@ -102,6 +103,27 @@ function parseResourcePath(path: string, find: (group: string, version: string, 
 }
 
 const STREAMS = new Set(["exec", "attach", "portforward"]);
+
+const CONNECT_KINDS: Readonly<Record<string, string>> = {
+  exec: "PodExecOptions",
+  attach: "PodAttachOptions",
+  portforward: "PodPortForwardOptions",
+};
+
+/** The query of a connection as the object that admission sees. */
+function connectOptions(subresource: string, query: URLSearchParams): Record<string, unknown> {
+  const flags = ["stdin", "stdout", "stderr", "tty"].filter(
+    (name) => query.get(name) === "true" || query.get(name) === "1",
+  );
+  const command = query.getAll("command");
+  const container = query.get("container");
+  return {
+    kind: CONNECT_KINDS[subresource],
+    ...Object.fromEntries(flags.map((name) => [name, true])),
+    ...(container === null ? {} : { container }),
+    ...(command.length === 0 ? {} : { command }),
+  };
+}
 
 const METHOD_VERBS: Readonly<Record<string, string>> = {
   POST: "create",
@@ -261,6 +283,7 @@ export class ApiServer {
       response,
       user,
       repeated: [],
+      source: "",
     });
   }
 
@@ -416,6 +439,8 @@ export class ApiServer {
       if (kind?.plural !== "pods" || !STREAMS.has(subresource) || name === "") throw resourceNotFound();
       const verb = request.method === "POST" ? "create" : "get";
       this.#authorize(user, { verb, group: "", resource: "pods", subresource, namespace, name });
+      const options = connectOptions(subresource, url.searchParams);
+      await registry.admitConnect(kind, { namespace, name, subresource, options }, user);
       await node.stream(subresource, namespace, name, url.searchParams, { request, socket, head });
     } catch (error) {
       const failure = error instanceof ApiError ? error : new ApiError(500, "InternalError", errorText(error));

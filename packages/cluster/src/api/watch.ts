@@ -15,6 +15,9 @@ const QUEUED_BYTES_MAX = 16 << 20;
 const TIMEOUT_SECONDS = 1800;
 const BOOKMARK_EVERY_MS = 60_000;
 
+/** Lines made of an event, by form, for as long as the event is known. */
+const linesOf = new WeakMap<StoreEvent, Map<string, Buffer>>();
+
 function checkWatchOptions(query: URLSearchParams): void {
   const isInitial = query.get("sendInitialEvents") !== null && query.get("sendInitialEvents") !== "";
   const match = query.get("resourceVersionMatch") ?? "";
@@ -46,7 +49,11 @@ export async function serveWatch(registry: Registry, ask: ResourceRequest): Prom
   const rendering = renderingOf(ask.request);
   let isFirst = true;
 
-  const send = (type: string, object: KubeObject): void => {
+  const write = (line: string | Buffer): void => {
+    response.write(line);
+    if (response.writableLength > QUEUED_BYTES_MAX) response.destroy();
+  };
+  const lineOf = (type: string, object: KubeObject): Buffer => {
     let body: unknown = toServed(kind, object);
     if (rendering === "metadata") body = metadataOnly(object);
     else if (rendering === "table") {
@@ -55,8 +62,21 @@ export async function serveWatch(registry: Registry, ask: ResourceRequest): Prom
       body = renderTable(kind, [object], { listMeta, include, isFirst });
       isFirst = false;
     }
-    response.write(`${JSON.stringify({ type, object: body })}\n`);
-    if (response.writableLength > QUEUED_BYTES_MAX) response.destroy();
+    return Buffer.from(`${JSON.stringify({ type, object: body })}\n`);
+  };
+  const send = (type: string, object: KubeObject): void => write(lineOf(type, object));
+  /** The same line goes to every watcher of the same form: it is made, and held in memory, once. */
+  const share = (event: StoreEvent, type: string, object: KubeObject): void => {
+    if (rendering === "table") return send(type, object);
+    const form = `${type} ${rendering} ${apiVersionOf(kind)}`;
+    const made = linesOf.get(event) ?? new Map<string, Buffer>();
+    linesOf.set(event, made);
+    let line = made.get(form);
+    if (line === undefined) {
+      line = lineOf(type, object);
+      made.set(form, line);
+    }
+    write(line);
   };
   const bookmark = (annotations?: Record<string, string>): void => {
     if (query.get("allowWatchBookmarks") !== "true" && annotations === undefined) return;
@@ -70,10 +90,10 @@ export async function serveWatch(registry: Registry, ask: ResourceRequest): Prom
     if (ask.name !== undefined && event.object.metadata.name !== ask.name) return;
     const isIn = event.type !== "DELETED" && selects(event.object);
     const wasIn = event.previous !== undefined && selects(event.previous);
-    if (isIn) send(wasIn ? "MODIFIED" : "ADDED", event.object);
+    if (isIn) share(event, wasIn ? "MODIFIED" : "ADDED", event.object);
     else if (wasIn) {
       const last = event.previous;
-      send("DELETED", { ...last, metadata: { ...last.metadata, resourceVersion: String(event.version) } });
+      share(event, "DELETED", { ...last, metadata: { ...last.metadata, resourceVersion: String(event.version) } });
     }
   };
 

@@ -80,6 +80,12 @@ export class Controller {
   }
 
   #retry(key: string, error: unknown): void {
+    // A namespace that ends takes nothing new: its own controller removes what is left.
+    if (
+      error instanceof ApiError &&
+      error.details?.causes?.some(({ reason }) => reason === "NamespaceTerminating") === true
+    )
+      return;
     const count = (this.#failures.get(key) ?? 0) + 1;
     this.#failures.set(key, count);
     // Conflicts and missing objects are the normal course of a busy cluster.

@@ -5,6 +5,7 @@ import { type DaemonSet, type KubeObject, ownedBy, type Pod } from "../api/objec
 import type { Registry } from "../api/registry.ts";
 import { Controller, keyOf } from "./controller.ts";
 import {
+  adoptRevision,
   availableInMs,
   claimPods,
   createPod,
@@ -101,6 +102,7 @@ async function revisionOf(registry: Registry, set: DaemonSet): Promise<string> {
   }
   // A set of another kind may have the same name and template.
   const hash = templateHash([set.kind, data]);
+  if (await adoptRevision(registry, set, `${set.metadata.name}-${hash}`)) return hash;
   await registry.create(REVISIONS, set.metadata.namespace, {
     apiVersion: "apps/v1",
     kind: "ControllerRevision",

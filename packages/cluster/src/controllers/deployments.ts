@@ -116,7 +116,9 @@ async function syncRevision(
 ): Promise<void> {
   const newest = Math.max(
     0,
-    ...all.filter((set) => set !== current).map((set) => Number(set.metadata.annotations?.[REVISION] ?? 0)),
+    ...all
+      .filter((set) => set.metadata.uid !== current.metadata.uid)
+      .map((set) => Number(set.metadata.annotations?.[REVISION] ?? 0)),
   );
   let revision = Number(current.metadata.annotations?.[REVISION] ?? 0);
   if (revision <= newest) revision = newest + 1;

@@ -1,5 +1,7 @@
 // What keeps the cluster tidy: namespaces and their end, default accounts, the scheduler, garbage collection, the status of
 // LoadBalancer Services.
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { jsonEqual } from "@lateen/base";
 import { ApiError } from "../api/errors.ts";
 import { builtIn, type Kind } from "../api/kinds.ts";
@@ -167,6 +169,21 @@ async function reconcileLoadBalancer(registry: Registry, namespace: string, name
   });
 }
 
+const BOOTSTRAP = join(import.meta.dirname, "../api/facts/bootstrap.json");
+
+/** Roles, priorities and flow schemas that clients may rely on. What is there stays as it is. */
+async function ensureBootstrap(registry: Registry): Promise<void> {
+  const objects = JSON.parse(readFileSync(BOOTSTRAP, "utf8")) as KubeObject[];
+  const missing = objects.flatMap((object) => {
+    const kind = registry.kinds.ofObject(object.apiVersion, object.kind);
+    if (kind === undefined) throw new Error(`${BOOTSTRAP} holds a ${object.kind}, which is not served`);
+    const { name, namespace } = object.metadata;
+    return registry.find(kind, namespace, name) === undefined ? [{ kind, namespace, object }] : [];
+  });
+  const options = { manager: "kube-apiserver" };
+  await Promise.all(missing.map(({ kind, namespace, object }) => registry.create(kind, namespace, object, options)));
+}
+
 /** The objects that every cluster has. */
 export async function ensureSystem(registry: Registry): Promise<void> {
   for (const name of ["default", "kube-system", "kube-public", "kube-node-lease"]) {
@@ -178,4 +195,5 @@ export async function ensureSystem(registry: Registry): Promise<void> {
       });
     }
   }
+  await ensureBootstrap(registry);
 }

@@ -6,6 +6,7 @@ import { type KubeObject, ownedBy, type Pod, type StatefulSet } from "../api/obj
 import type { Registry } from "../api/registry.ts";
 import { Controller, keyOf } from "./controller.ts";
 import {
+  adoptRevision,
   availableInMs,
   claimPods,
   createPod,
@@ -66,6 +67,7 @@ async function currentRevision(registry: Registry, set: StatefulSet): Promise<st
   }
   // A set of another kind may have the same name and template.
   const hash = templateHash([set.kind, data]);
+  if (await adoptRevision(registry, set, `${set.metadata.name}-${hash}`)) return `${set.metadata.name}-${hash}`;
   const created = await registry.create(REVISIONS, set.metadata.namespace, {
     apiVersion: "apps/v1",
     kind: "ControllerRevision",

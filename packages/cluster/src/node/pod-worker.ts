@@ -50,6 +50,10 @@ interface Running {
   probers: Prober[];
   backoffMs: number;
   startedAtMs: number;
+  /** PID 1 has been asked to start it, and has not answered yet. */
+  isStarting: boolean;
+  /** It ended before its start was told. */
+  earlyExit: { readonly code: number; readonly signal: number } | undefined;
   onExit: (() => void) | undefined;
 }
 
@@ -91,6 +95,8 @@ export class PodWorker {
         restartCount: old?.containerID === undefined ? 0 : old.restartCount + 1,
         started: false,
         ready: false,
+        isStarting: false,
+        earlyExit: undefined,
         probers: [],
         backoffMs: 0,
         startedAtMs: 0,
@@ -266,8 +272,12 @@ export class PodWorker {
       });
       writeFileSync(log, "");
       this.#node.owners.set(running.id, this);
+      running.isStarting = true;
+      running.earlyExit = undefined;
       running.pid = await this.#node.sandbox.start(spec);
+      running.isStarting = false;
     } catch (error) {
+      running.isStarting = false;
       await this.#failedToStart(running, error);
       return false;
     }
@@ -276,6 +286,12 @@ export class PodWorker {
     void this.#tell(running, "Normal", "Started", `Started container ${container.name}`);
     running.state = { running: { startedAt: timestamp() } };
     running.startedAtMs = performance.now();
+    const early = this.#earlyExit(running);
+    if (early !== undefined) {
+      setImmediate(() => this.exited(running.id, early.code, early.signal));
+      this.#changed();
+      return true;
+    }
     const { postStart } = container.lifecycle ?? {};
     if (postStart !== undefined && !(await this.#hook(running, "PostStart", postStart, HOOK_LIMIT_SECONDS)))
       await this.#node.sandbox.kill(running.id, SIGTERM);
@@ -285,6 +301,11 @@ export class PodWorker {
     this.#probe(running);
     this.#changed();
     return true;
+  }
+
+  /** Read through a function: it is set while its start is awaited. */
+  #earlyExit(running: Running): Running["earlyExit"] {
+    return running.earlyExit;
   }
 
   #rotateLog(log: string): void {
@@ -394,6 +415,10 @@ export class PodWorker {
   exited(id: string, code: number, signal: number): void {
     const running = this.#containers.find((entry) => entry.id === id);
     if (running === undefined) return;
+    if (running.isStarting) {
+      running.earlyExit = { code, signal };
+      return;
+    }
     for (const prober of running.probers.splice(0)) prober.stop();
     const startedAt = running.state.running?.startedAt ?? timestamp();
     running.state = {
@@ -421,6 +446,7 @@ export class PodWorker {
 
   /** Waits as the kubelet does before a restart: at once the first time, then 10 s, 20 s ... 5 min. */
   async #backOff(running: Running): Promise<boolean> {
+    const hasRun = running.state.terminated !== undefined;
     const ranMs = performance.now() - running.startedAtMs;
     if (ranMs > BACKOFF_FORGET_MS) running.backoffMs = 0;
     const wait = running.backoffMs;
@@ -442,7 +468,7 @@ export class PodWorker {
       if (!(await this.#pause(wait))) return false;
     }
     if (running.state.terminated !== undefined) running.lastState = { terminated: running.state.terminated };
-    running.restartCount += 1;
+    if (hasRun) running.restartCount += 1;
     return !this.#stopping;
   }
 
