@@ -144,7 +144,7 @@ const ODD = [
   [[]],
   { "": {} },
   "a".repeat(300),
-  9_007_199_254_740_993,
+  Number.MAX_SAFE_INTEGER,
 ];
 
 /** A copy with one part of it replaced by something odd. */
@@ -264,12 +264,10 @@ test("paths and verbs that mean nothing", async () => {
     "/api/v1/namespaces/%2e%2e/pods",
     "/apis/%ff",
     "/api/v1/namespaces/default/pods/a/b/c/d/e",
-    "/api/v1/watch",
     "/api/v1/namespaces/default/pods/x/nosuch",
     `/${"a/".repeat(500)}`,
     "/api/v1/pods?limit=-1",
     "/api/v1/pods?limit=x",
-    "/api/v1/pods?watch=maybe",
     "/openapi/v3/nosuch",
     "/openapi/v9",
     "/api/v1/namespaces/default/services/x:y:z:w/proxy/",

@@ -78,6 +78,14 @@ export function run(program: string, args: readonly string[], options: { cwd?: s
   throw new Error(`${program} ${args.join(" ")}: ${done.error?.message ?? done.stderr.trim().slice(-2000)}`);
 }
 
+/** Network namespaces that the CNI plugins have made. */
+function podNetworks(): string[] {
+  return run("ip", ["netns", "list"])
+    .split("\n")
+    .map((line) => line.split(" ")[0] ?? "")
+    .filter((name) => name.startsWith("cni-"));
+}
+
 /** Builds a Go program of this folder into the cache, unless it is there; returns its path. */
 export function build(name: string, args: readonly string[], folder = "."): string {
   const source = join(import.meta.dirname, folder);
@@ -117,6 +125,8 @@ export class RealKubernetes {
   readonly #namespace = `lateen-real-${process.pid}`;
   readonly #children = new Map<string, ChildProcess>();
   readonly #options: RealOptions;
+  /** Networks of pods that are not ours. */
+  readonly #others = new Set(podNetworks());
 
   constructor(options: RealOptions = {}) {
     this.#options = options;
@@ -261,6 +271,8 @@ export class RealKubernetes {
       "--authorization-mode=Node,RBAC",
       "--service-cluster-ip-range=10.96.0.0/16",
       "--allow-privileged=true",
+      // The node's name is in no DNS.
+      "--kubelet-preferred-address-types=InternalIP",
       ...(this.#options.isApiOnly === true ? ["--disable-admission-plugins=ServiceAccount"] : []),
     ]);
     await this.#until("apiserver", ["kubectl", "get", "--raw", "/readyz"]);
@@ -436,6 +448,8 @@ export class RealKubernetes {
         spawnSync("ctr", ["-a", join(this.#folder, "containerd.sock"), "-n", "k8s.io", "tasks", "rm", "-f", id]);
     }
     await this.#endAll([...this.#children.values()]);
+    // What is left of pods' networks when their node goes before them.
+    for (const name of podNetworks()) if (!this.#others.has(name)) spawnSync("ip", ["netns", "del", name]);
     spawnSync("ip", ["netns", "del", this.#namespace]);
     const mounts = readFileSync("/proc/mounts", "utf8")
       .split("\n")

@@ -69,7 +69,7 @@ interface CrdVersion {
 }
 
 /** Where a custom kind keeps what its scale subresource shows; JSON paths such as `.spec.replicas`. */
-export interface ScalePaths {
+interface ScalePaths {
   readonly specReplicasPath: string;
   readonly statusReplicasPath: string;
   readonly labelSelectorPath?: string;

@@ -173,7 +173,7 @@ function emptyOf(type: Type): unknown {
   return type.leaf.includes("int") || type.leaf.includes("float") || type.leaf === "IntOrString" ? 0 : null;
 }
 
-export function isEmptyValue(value: unknown): boolean {
+function isEmptyValue(value: unknown): boolean {
   if (value === undefined || value === null || value === "" || value === 0 || value === false) return true;
   return typeof value === "object" && Object.keys(value).length === 0;
 }

@@ -298,7 +298,7 @@ export class ResourceHandler {
     this.#checkRepeated(ask);
     if (unknown.length > 0) throw undeclared(ask, applied, unknown);
     const sent = {
-      ...onlySent(applied, shaped as unknown as Body),
+      ...onlySent(applied, shaped),
       kind: ask.kind.kind,
       apiVersion: apiVersionOf(ask.kind),
     } as unknown as KubeObject;
@@ -335,7 +335,7 @@ export class ResourceHandler {
     if (verb === "update" || verb === "patch") {
       const body = await this.#body(ask);
       const type = mediaType(ask.request);
-      const next = (verb === "update" ? body : patchedScale(current, body, type)) as unknown as KubeObject;
+      const next = (verb === "update" ? body : patchedScale(current, body, type)) as KubeObject;
       const version = next.metadata?.resourceVersion;
       const changed = await this.#registry.update(
         kind,
@@ -447,7 +447,7 @@ function strictTexts(ask: ResourceRequest, repeated: readonly string[], unknown:
   return [...repeated.map((path) => say(path, true)), ...unknown.map((path) => say(path, false))];
 }
 
-export function warner(ask: ResourceRequest): (text: string) => void {
+function warner(ask: ResourceRequest): (text: string) => void {
   return (text) => {
     const header = `299 - ${JSON.stringify(text.replaceAll(/[^\x20-\x7e]/g, "?"))}`;
     const present = ask.response.getHeader("warning");

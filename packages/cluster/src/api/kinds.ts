@@ -12,7 +12,7 @@ export interface GroupVersionKind {
 }
 
 /** `pods/log` and its like: what it reads and writes, and how. */
-export interface Subresource {
+interface Subresource {
   readonly name: string;
   readonly object: GroupVersionKind;
   readonly verbs: readonly string[];

@@ -135,7 +135,7 @@ const isReset = (entries: readonly ManagedFieldsEntry[] | undefined): boolean =>
 
 /** The owners that a write starts from: those it names itself, else the object's. Undefined: it clears them. */
 function ownersOf(live: KubeObject, next: KubeObject): Owners | undefined {
-  const given = next.metadata.managedFields as ManagedFieldsEntry[] | undefined;
+  const given = next.metadata.managedFields;
   if (given !== undefined && isReset(given)) return undefined;
   if (given !== undefined) {
     try {

@@ -12,7 +12,7 @@ const SUBDOMAIN = /^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])
 const QUALIFIED = /^([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]$/;
 const ANNOTATIONS_BYTES_MAX = 256 << 10;
 
-export const LABEL_TEXT =
+const LABEL_TEXT =
   "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
 const LABEL_1035_TEXT =
   "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
@@ -43,7 +43,6 @@ export function unsupported(field: string, value: unknown, allowed: readonly str
   };
 }
 
-export const isDnsLabel = (text: string): boolean => text.length <= 63 && LABEL.test(text);
 export const isSubdomain = (text: string): boolean => text.length <= 253 && SUBDOMAIN.test(text);
 
 const tooLong = (length: number): string => `must be no more than ${length} characters`;
@@ -55,7 +54,7 @@ export function labelCauses(text: string, field: string): StatusCause[] {
   ];
 }
 
-export function subdomainCauses(text: string, field: string): StatusCause[] {
+function subdomainCauses(text: string, field: string): StatusCause[] {
   return [
     ...(text.length > 253 ? [invalidValue(field, text, tooLong(253))] : []),
     ...(SUBDOMAIN.test(text) ? [] : [invalidValue(field, text, SUBDOMAIN_TEXT)]),

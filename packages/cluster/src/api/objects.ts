@@ -164,7 +164,7 @@ export interface Volume {
   projected?: { sources?: ProjectedSource[] };
 }
 
-export interface PodSpec {
+interface PodSpec {
   containers: Container[];
   initContainers?: Container[];
   volumes?: Volume[];

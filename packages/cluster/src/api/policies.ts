@@ -47,7 +47,7 @@ function programOf(expression: string): CelProgram {
 }
 
 /** Why an expression does not compile; undefined: it does. */
-export function expressionError(expression: string): string | undefined {
+function expressionError(expression: string): string | undefined {
   try {
     const { valid, error } = RUNNER.parse(expression).check();
     return valid ? undefined : compileMessage(error);

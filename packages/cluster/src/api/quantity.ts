@@ -50,7 +50,8 @@ function print(nanos: bigint, family: Family): string {
   }
   let value = size;
   let step = 0;
-  while (value % 1000n === 0n && (family === "exponent" || step < DECIMAL.length - 1)) {
+  const last = family === "exponent" ? Number.MAX_SAFE_INTEGER : DECIMAL.length - 1;
+  while (value % 1000n === 0n && step < last) {
     value /= 1000n;
     step += 1;
   }

@@ -147,10 +147,7 @@ export class Registry {
     let object = this.decode(kind, { ...input, apiVersion: apiVersionOf(kind), kind: kind.kind });
     checkCreatable(this.store, kind, object, namespace);
     const isGenerated = (object.metadata.name ?? "") === "" && (object.metadata.generateName ?? "") !== "";
-    for (let tries = 1; isGenerated; tries++) {
-      object.metadata.name = `${object.metadata.generateName}${randomSuffix(5)}`;
-      if (tries >= NAME_TRIES || this.find(kind, object.metadata.namespace, object.metadata.name) === undefined) break;
-    }
+    if (isGenerated) object.metadata.name = this.#freeName(kind, object);
     this.#default(kind, object);
     if (options.tracked === undefined) {
       delete object.metadata.managedFields;
@@ -179,6 +176,16 @@ export class Registry {
     const stored = ordered(storedKind(kind), toStored(kind, object));
     await this.store.put(tableOf(kind), stored);
     return toServed(kind, stored);
+  }
+
+  /** A generated name that nobody has. */
+  #freeName(kind: Kind, { metadata }: KubeObject): string {
+    let name = "";
+    for (let tries = 0; tries < NAME_TRIES; tries++) {
+      name = `${metadata.generateName}${randomSuffix(5)}`;
+      if (this.find(kind, metadata.namespace, name) === undefined) break;
+    }
+    return name;
   }
 
   /** An object of the kind before anything is said about it. */

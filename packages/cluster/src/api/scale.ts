@@ -33,7 +33,7 @@ export function scaleOf(kind: Kind, object: KubeObject): KubeObject {
     selector = selectorText(
       kind.plural === "replicationcontrollers"
         ? { matchLabels: spec.selector as Record<string, string> }
-        : (spec.selector as LabelSelector),
+        : spec.selector,
     );
   }
   const { name, namespace, uid, resourceVersion, creationTimestamp } = object.metadata;

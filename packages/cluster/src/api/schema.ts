@@ -17,7 +17,7 @@ const field = (name: string, type: Type, rest: Partial<Field> = {}): Field => ({
 });
 
 /** The type that a structural schema describes. Lists are atomic and maps granular unless the schema says otherwise. */
-export function schemaType(schema: Schema): Type {
+function schemaType(schema: Schema): Type {
   if (schema["x-kubernetes-int-or-string"] === true) return leaf("IntOrString");
   if (schema.type === "array") {
     const list = schema["x-kubernetes-list-type"] ?? "atomic";

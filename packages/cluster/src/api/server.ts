@@ -137,7 +137,8 @@ function verbOf(method: string, query: URLSearchParams, name: string | undefined
     const verb = METHOD_VERBS[method];
     return verb === "delete" && name === undefined ? "deletecollection" : verb;
   }
-  const isWatch = query.get("watch") === "true" || query.get("watch") === "1";
+  const watch = query.get("watch");
+  const isWatch = watch !== null && watch !== "0" && watch.toLowerCase() !== "false";
   return isWatch ? "watch" : name === undefined ? "list" : "get";
 }
 
@@ -258,7 +259,7 @@ export class ApiServer {
         throw resourceNotFound();
       throw pageNotFound();
     }
-    if (found.isWatch === true) url.searchParams.set("watch", "true");
+    if (found.isWatch) url.searchParams.set("watch", "true");
     let verb = verbOf(request.method ?? "GET", url.searchParams, found.name);
     if (found.subresource === "proxy" && verb === undefined) verb = "get";
     if (verb === undefined) throw methodNotAllowed();

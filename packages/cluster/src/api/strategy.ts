@@ -15,7 +15,7 @@ import { validateBuiltIn, warningsOf } from "./validation.ts";
 
 type Members = Record<string, any>;
 
-export interface Strategy {
+interface Strategy {
   /** Clears what a client may not set on a new object. */
   prepareCreate(object: KubeObject): void;
   /** What compiled-in admission adds to a new object, before webhooks see it. */

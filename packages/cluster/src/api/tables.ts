@@ -1,7 +1,8 @@
 // Tables: what `kubectl get` prints is made by the server. Columns of built-in kinds are those of a real server, columns of custom
 // kinds their additionalPrinterColumns.
 import { isObject } from "@lateen/base";
-import { age, ageOf, type Cell, cellsOf } from "./cells.ts";
+import { cellsOf } from "./cells.ts";
+import { age, ageOf, type Cell } from "./cells-core.ts";
 import { isCustom } from "./custom.ts";
 import { type Column, type Kind, tableOf } from "./kinds.ts";
 import type { KubeObject } from "./objects.ts";

@@ -5,7 +5,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 
 /** How the elements of a list are told apart: not at all, by value, by the fields `keys`. */
-export type ListKind = "atomic" | "set" | "map";
+type ListKind = "atomic" | "set" | "map";
 
 export interface ListType {
   readonly shape: "list";
@@ -14,7 +14,7 @@ export interface ListType {
   readonly keys: readonly string[];
 }
 
-export interface MapType {
+interface MapType {
   readonly shape: "map";
   readonly value: Type;
   readonly isAtomic: boolean;

@@ -61,7 +61,7 @@ function daemonOn(set: DaemonSet): KubeObject {
   return {
     apiVersion: "v1",
     kind: "Pod",
-    metadata: { name: "", uid: "", ...set.spec.template.metadata } as KubeObject["metadata"],
+    metadata: { name: "", uid: "", ...set.spec.template.metadata },
     spec,
   };
 }

@@ -145,7 +145,7 @@ async function writeDeletionStatus(
     undefined,
     name,
     (current) => {
-      const before = ((current.status as { conditions?: Condition[] } | undefined)?.conditions ?? []) as Condition[];
+      const before = (current.status as { conditions?: Condition[] } | undefined)?.conditions ?? [];
       const conditions = texts.map(([type, isTrue, reason, message]): Condition => {
         const status = isTrue ? "True" : "False";
         const old = before.find((entry) => entry.type === type);

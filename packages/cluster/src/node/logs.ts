@@ -7,7 +7,7 @@ import type { Writable } from "node:stream";
 const END_POLL_MS = 200;
 
 /** From when on lines are wanted; undefined: all. */
-export function sinceTime(query: URLSearchParams): number | undefined {
+function sinceTime(query: URLSearchParams): number | undefined {
   const seconds = query.get("sinceSeconds");
   if (seconds !== null) return Date.now() - Number(seconds) * 1000;
   const time = query.get("sinceTime");
@@ -15,15 +15,15 @@ export function sinceTime(query: URLSearchParams): number | undefined {
 }
 
 /** What the client is shown of a line. */
-export function plainLine(line: string, withTime: boolean): string {
+function plainLine(line: string, withTime: boolean): string {
   const time = line.indexOf(" ");
   const text = line.slice(line.indexOf(" F ", time) + 3);
   return withTime ? `${line.slice(0, time)} ${text}` : text;
 }
 
-export const streamOf = (line: string): string => line.split(" ", 2)[1] ?? "stdout";
+const streamOf = (line: string): string => line.split(" ", 2)[1] ?? "stdout";
 
-export async function readLines(file: string): Promise<{ lines: string[]; bytes: number }> {
+async function readLines(file: string): Promise<{ lines: string[]; bytes: number }> {
   const chunks: Buffer[] = [];
   for await (const chunk of createReadStream(file)) chunks.push(chunk as Buffer);
   const text = Buffer.concat(chunks);
@@ -33,7 +33,7 @@ export async function readLines(file: string): Promise<{ lines: string[]; bytes:
 }
 
 /** Calls `onLines` with lines as they are written, until the container has ended or `isOver`. */
-export async function followLines(
+async function followLines(
   file: string,
   from: number,
   isLive: () => boolean,

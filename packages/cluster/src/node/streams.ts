@@ -45,7 +45,7 @@ export function streamsOf(query: URLSearchParams): CommandStreams {
 }
 
 /** The Status that ends a remote command. */
-export function exitStatus(code: number): Record<string, unknown> {
+function exitStatus(code: number): Record<string, unknown> {
   if (code === 0) return { metadata: {}, status: "Success" };
   return {
     metadata: {},
