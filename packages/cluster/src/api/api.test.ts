@@ -304,11 +304,15 @@ test("what cannot mean anything is refused with the field's name", async () => {
     spec,
   });
   assert.deepEqual(await causes("customresourcedefinitions", undefined, definition({})), [
+    "metadata.name",
     "spec.group",
     "spec.scope",
-    "spec.names.plural",
-    "spec.names.kind",
     "spec.versions",
+    "spec.names.plural",
+    "spec.names.singular",
+    "spec.names.kind",
+    "spec.names.listKind",
+    "status.storedVersions",
   ]);
   const properties = {
     bad: { type: "string", pattern: "(" },
