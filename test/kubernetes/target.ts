@@ -1,5 +1,5 @@
 // The cluster that the tests in this folder talk to: the one that KUBECONFIG names, whichever it is.
-import { readFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { request } from "node:https";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -19,6 +19,9 @@ interface Ask {
 }
 
 const LIMIT_MS = 30_000;
+/** kubectl keeps discovery here, for one run of tests only. */
+const KUBECTL_CACHE = mkdtempSync(join(tmpdir(), "lateen-kubectl-"));
+process.once("exit", () => rmSync(KUBECTL_CACHE, { recursive: true, force: true }));
 
 export class Target {
   readonly kubeconfig: string;
@@ -87,7 +90,7 @@ export class Target {
   }
 
   kubectl(args: readonly string[], input?: string, more: Record<string, string> = {}): Promise<Output> {
-    const env = { ...more, KUBECONFIG: this.kubeconfig, KUBECACHEDIR: join(tmpdir(), `lateen-kubectl-${process.pid}`) };
+    const env = { ...more, KUBECONFIG: this.kubeconfig, KUBECACHEDIR: KUBECTL_CACHE };
     return run("kubectl", args, { env, ...(input === undefined ? {} : { input }) });
   }
 }

@@ -10,6 +10,7 @@ import {
   mkdirSync,
   mkdtempSync,
   openSync,
+  readdirSync,
   readFileSync,
   renameSync,
   rmSync,
@@ -117,6 +118,19 @@ export interface RealOptions {
   readonly isDurable?: boolean;
   /** Only etcd and the API server: no controllers, no node. */
   readonly isApiOnly?: boolean;
+}
+
+/** Kills the processes whose command line holds the text. */
+function killProcessesNaming(text: string): void {
+  for (const name of readdirSync("/proc")) {
+    const pid = Number(name);
+    if (!Number.isInteger(pid) || pid === process.pid) continue;
+    try {
+      if (readFileSync(`/proc/${pid}/cmdline`, "utf8").includes(text)) process.kill(pid, "SIGKILL");
+    } catch {
+      // It has just ended.
+    }
+  }
 }
 
 /** One real cluster. `start`, then `inside`, then `stop`. */
@@ -448,6 +462,8 @@ export class RealKubernetes {
         spawnSync("ctr", ["-a", join(this.#folder, "containerd.sock"), "-n", "k8s.io", "tasks", "rm", "-f", id]);
     }
     await this.#endAll([...this.#children.values()]);
+    // containerd's shims leave its process tree; one whose task was just being made is in no list of tasks.
+    killProcessesNaming(`${this.#folder}/`);
     // What is left of pods' networks when their node goes before them.
     for (const name of podNetworks()) if (!this.#others.has(name)) spawnSync("ip", ["netns", "del", name]);
     spawnSync("ip", ["netns", "del", this.#namespace]);
