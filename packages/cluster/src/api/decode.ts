@@ -19,8 +19,8 @@ const INTEGER_LIMITS: Readonly<Record<string, number>> = {
 };
 
 interface Position {
-  /** The innermost struct type, and the path of field names from the root. */
-  readonly struct: string;
+  /** The innermost struct, by its type or its name ("": none), and the path of field names from the root. */
+  readonly struct: StructType | string;
   readonly path: string;
 }
 
@@ -32,7 +32,9 @@ function jsonName(value: unknown): string {
 
 function wrong(value: unknown, type: string, at: Position): WrongType {
   const got = typeof value === "number" && type.includes("int") ? `number ${value}` : jsonName(value);
-  const where = at.struct === "" ? "value" : `struct field ${at.struct}.${at.path}`;
+  // Only here, where something is wrong: every struct of every object passes through the decoder.
+  const struct = typeof at.struct === "string" ? at.struct : goName(at.struct).replace(/^v\d+\w*\./, "");
+  const where = struct === "" ? "value" : `struct field ${struct}.${at.path}`;
   return new WrongType(`json: cannot unmarshal ${got} into Go ${where} of type ${type}`);
 }
 
@@ -141,14 +143,16 @@ export class Decoder {
     for (const key of Object.keys(value))
       if (!type.fields.has(key)) this.unknown.push(path === "" ? key : `${path}.${key}`);
     const result: Record<string, unknown> = {};
-    const struct = goName(type).replace(/^v\d+\w*\./, "");
     for (const field of type.fields.values()) {
       const given = value[field.name];
       const inner = fieldPath === "" ? field.name : `${fieldPath}.${field.name}`;
       const read =
         given === undefined || given === null
           ? undefined
-          : this.read(given, field.type, path === "" ? field.name : `${path}.${field.name}`, { struct, path: inner });
+          : this.read(given, field.type, path === "" ? field.name : `${path}.${field.name}`, {
+              struct: type,
+              path: inner,
+            });
       const shown = shownValue(read, field);
       if (shown !== undefined) result[field.name] = shown;
     }

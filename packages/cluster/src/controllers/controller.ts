@@ -20,20 +20,18 @@ export function keyOf(object: KubeObject): string {
   return `${object.metadata.namespace ?? ""}/${object.metadata.name}`;
 }
 
+/** Brings what `namespace/name` names into step. A number: look again after so many milliseconds, as only time is missing. */
+type Reconcile = (namespace: string, name: string) => Promise<number | undefined | void>;
+
 export class Controller {
   readonly #name: string;
-  readonly #reconcile: (namespace: string, name: string) => Promise<void>;
+  readonly #reconcile: Reconcile;
   readonly #queue = new Set<string>();
   readonly #failures = new Map<string, number>();
   readonly #timers = new Map<string, NodeJS.Timeout>();
   #running = false;
 
-  constructor(
-    registry: Registry,
-    name: string,
-    watched: readonly Watched[],
-    reconcile: (namespace: string, name: string) => Promise<void>,
-  ) {
+  constructor(registry: Registry, name: string, watched: readonly Watched[], reconcile: Reconcile) {
     this.#name = name;
     this.#reconcile = reconcile;
     for (const { kind, keys } of watched) {
@@ -52,8 +50,7 @@ export class Controller {
     if (!this.#running) void this.#work();
   }
 
-  /** Has `key` reconciled after a while, for what only time changes. */
-  addLater(key: string, delayMs: number): void {
+  #addLater(key: string, delayMs: number): void {
     clearTimeout(this.#timers.get(key));
     const timer = setTimeout(() => {
       this.#timers.delete(key);
@@ -70,7 +67,8 @@ export class Controller {
       this.#queue.delete(key);
       const slash = key.indexOf("/");
       try {
-        await this.#reconcile(key.slice(0, slash), key.slice(slash + 1));
+        const again = await this.#reconcile(key.slice(0, slash), key.slice(slash + 1));
+        if (typeof again === "number") this.#addLater(key, again);
         this.#failures.delete(key);
       } catch (error) {
         this.#retry(key, error);

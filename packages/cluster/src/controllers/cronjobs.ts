@@ -20,17 +20,14 @@ const WAIT_MAX_MS = 86_400_000;
 
 /** Starts the controller. */
 export function startCronJobs(registry: Registry): void {
-  const controller = new Controller(
+  new Controller(
     registry,
     "cronjob",
     [
       { kind: CRONJOBS, keys: (object) => [keyOf(object)] },
       { kind: JOBS, keys: (object) => ownerKey(object, "CronJob") },
     ],
-    async (namespace, name) => {
-      const again = await reconcile(registry, namespace, name);
-      if (again !== undefined) controller.addLater(`${namespace}/${name}`, again);
-    },
+    (namespace, name) => reconcile(registry, namespace, name),
   );
 }
 

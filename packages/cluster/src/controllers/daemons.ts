@@ -1,27 +1,15 @@
 // DaemonSets: one pod on each node that its template tolerates and selects.
 import { jsonClone, jsonEqual } from "@lateen/base";
 import { builtIn } from "../api/kinds.ts";
-import { type DaemonSet, type KubeObject, ownedBy, type Pod } from "../api/objects.ts";
+import { type DaemonSet, type KubeObject, type Pod } from "../api/objects.ts";
 import type { Registry } from "../api/registry.ts";
 import { Controller, keyOf } from "./controller.ts";
-import {
-  adoptRevision,
-  availableInMs,
-  claimPods,
-  createPod,
-  deletePod,
-  isOwnedBy,
-  isPodReady,
-  ownerKey,
-  PODS,
-  templateHash,
-} from "./pods.ts";
+import { availableInMs, claimPods, createPod, deletePod, isOwnedBy, isPodReady, ownerKey, PODS } from "./pods.ts";
+import { currentRevision, REVISION_LABEL } from "./revisions.ts";
 import { fitsNode } from "./scheduler.ts";
 
 const SETS = builtIn("daemonsets");
 const NODES = builtIn("nodes");
-const REVISIONS = builtIn("controllerrevisions");
-const REVISION_LABEL = "controller-revision-hash";
 const GENERATION_LABEL = "pod-template-generation";
 const GENERATION = "deprecated.daemonset.template.generation";
 const COMPONENT = "daemonset-controller";
@@ -39,7 +27,7 @@ const TOLERATIONS = [
 /** Starts the controller. */
 export function startDaemonSets(registry: Registry): void {
   const everySet = (): string[] => registry.list(SETS).map(keyOf);
-  const controller = new Controller(
+  new Controller(
     registry,
     "daemonset",
     [
@@ -47,10 +35,7 @@ export function startDaemonSets(registry: Registry): void {
       { kind: PODS, keys: (object) => ownerKey(object, "DaemonSet") },
       { kind: NODES, keys: everySet },
     ],
-    async (namespace, name) => {
-      const again = await reconcile(registry, namespace, name);
-      if (again !== undefined) controller.addLater(`${namespace}/${name}`, again);
-    },
+    (namespace, name) => reconcile(registry, namespace, name),
   );
 }
 
@@ -87,42 +72,11 @@ function nodeOf(pod: Pod): string {
   return pod.spec.nodeName || (terms?.[0]?.matchFields?.[0]?.values?.[0] ?? "");
 }
 
-async function revisionOf(registry: Registry, set: DaemonSet): Promise<string> {
-  const data = { spec: { template: { ...jsonClone(set.spec.template), $patch: "replace" } } };
-  const all = registry.list(REVISIONS, set.metadata.namespace).filter((revision) => isOwnedBy(revision, set));
-  const next = Math.max(0, ...all.map((revision) => Number(revision["revision"]))) + 1;
-  const same = all.find((revision) => jsonEqual(revision["data"], data));
-  if (same !== undefined) {
-    if (Number(same["revision"]) !== next - 1)
-      await registry.update(REVISIONS, set.metadata.namespace, same.metadata.name, (current) => ({
-        ...current,
-        revision: next,
-      }));
-    return same.metadata.labels?.[REVISION_LABEL] ?? "";
-  }
-  // A set of another kind may have the same name and template.
-  const hash = templateHash([set.kind, data]);
-  if (await adoptRevision(registry, set, `${set.metadata.name}-${hash}`)) return hash;
-  await registry.create(REVISIONS, set.metadata.namespace, {
-    apiVersion: "apps/v1",
-    kind: "ControllerRevision",
-    metadata: {
-      name: `${set.metadata.name}-${hash}`,
-      uid: "",
-      labels: { ...set.spec.template.metadata?.labels, [REVISION_LABEL]: hash },
-      annotations: { [GENERATION]: set.metadata.annotations?.[GENERATION] ?? "1" },
-      ownerReferences: [ownedBy(set)],
-    },
-    data,
-    revision: next,
-  });
-  return hash;
-}
-
 async function reconcile(registry: Registry, namespace: string, name: string): Promise<number | undefined> {
   const set = registry.find(SETS, namespace, name) as DaemonSet | undefined;
   if (set === undefined || set.metadata.deletionTimestamp !== undefined) return undefined;
-  const hash = await revisionOf(registry, set);
+  const generation = set.metadata.annotations?.[GENERATION] ?? "1";
+  const { hash } = await currentRevision(registry, set, { [GENERATION]: generation });
   const wanted = registry
     .list(NODES)
     .filter((node) => fitsNode(daemonOn(set), node) === undefined)
@@ -130,7 +84,7 @@ async function reconcile(registry: Registry, namespace: string, name: string): P
   const pods = await claimPods(registry, set, set.spec.selector);
   for (const pod of pods.filter((entry) => !wanted.includes(nodeOf(entry)) || entry.status.phase === "Failed"))
     if (pod.metadata.deletionTimestamp === undefined) await deletePod(registry, set, pod, COMPONENT);
-  const labels = { [REVISION_LABEL]: hash, [GENERATION_LABEL]: set.metadata.annotations?.[GENERATION] ?? "1" };
+  const labels = { [REVISION_LABEL]: hash, [GENERATION_LABEL]: generation };
   for (const node of wanted)
     if (!pods.some((pod) => nodeOf(pod) === node))
       await createPod(registry, set, set.spec.template, {

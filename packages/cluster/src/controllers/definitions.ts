@@ -28,14 +28,11 @@ interface Status {
 
 /** Starts the controller. */
 export function startDefinitions(registry: Registry): void {
-  const controller = new Controller(
+  new Controller(
     registry,
     "customresourcedefinition",
     [{ kind: DEFINITIONS, keys: (object) => [keyOf(object)] }],
-    async (_, name) => {
-      const again = await reconcile(registry, name);
-      if (again !== undefined) controller.addLater(`/${name}`, again);
-    },
+    (_, name) => reconcile(registry, name),
   );
 }
 

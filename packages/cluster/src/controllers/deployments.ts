@@ -23,7 +23,7 @@ const HASH = "pod-template-hash";
 
 /** Starts the controller. */
 export function startDeployments(registry: Registry): void {
-  const controller = new Controller(
+  new Controller(
     registry,
     "deployment",
     [
@@ -34,7 +34,7 @@ export function startDeployments(registry: Registry): void {
       await reconcileDeployment(registry, namespace, name);
       const { spec, status } = (registry.find(DEPLOYMENTS, namespace, name) ?? {}) as Partial<Deployment>;
       const isWaiting = status?.conditions?.some(({ reason }) => reason === "ReplicaSetUpdated") === true;
-      if (isWaiting) controller.addLater(`${namespace}/${name}`, (spec?.progressDeadlineSeconds ?? 600) * 1000 + 1000);
+      return isWaiting ? (spec?.progressDeadlineSeconds ?? 600) * 1000 + 1000 : undefined;
     },
   );
 }

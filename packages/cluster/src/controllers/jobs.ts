@@ -18,17 +18,14 @@ const BACKOFF_MAX_MS = 600_000;
 
 /** Starts the controller. */
 export function startJobs(registry: Registry): void {
-  const controller = new Controller(
+  new Controller(
     registry,
     "job",
     [
       { kind: JOBS, keys: (object) => [keyOf(object)] },
       { kind: PODS, keys: (object) => ownerKey(object, "Job") },
     ],
-    async (namespace, name) => {
-      const again = await reconcile(registry, namespace, name);
-      if (again !== undefined) controller.addLater(`${namespace}/${name}`, again);
-    },
+    (namespace, name) => reconcile(registry, namespace, name),
   );
 }
 

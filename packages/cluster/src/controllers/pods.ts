@@ -144,18 +144,6 @@ export async function createPod(
   }
 }
 
-/** Takes over a revision that a set of the same name left behind. False: there is none. */
-export async function adoptRevision(registry: Registry, owner: KubeObject, name: string): Promise<boolean> {
-  const revisions = builtIn("controllerrevisions");
-  const found = registry.find(revisions, owner.metadata.namespace, name);
-  if (found === undefined || controllerOf(found) !== undefined) return false;
-  await registry.update(revisions, owner.metadata.namespace, name, (current) => ({
-    ...current,
-    metadata: { ...current.metadata, ownerReferences: [ownedBy(owner)] },
-  }));
-  return true;
-}
-
 export async function deletePod(registry: Registry, owner: KubeObject, pod: Pod, component: string): Promise<void> {
   try {
     await registry.delete(PODS, pod.metadata.namespace, pod.metadata.name, { uid: pod.metadata.uid });

@@ -31,17 +31,14 @@ export function startReplicas(registry: Registry): void {
             .list(kind, pod.metadata.namespace)
             .filter((set) => selectsLabels(selectorOf(kind, set as ReplicaSet))(pod.metadata.labels))
             .map(keyOf);
-    const controller = new Controller(
+    new Controller(
       registry,
       component,
       [
         { kind, keys: (object) => [keyOf(object)] },
         { kind: PODS, keys: (object) => [...ownerKey(object, kind.kind), ...orphanKeys(object as Pod)] },
       ],
-      async (namespace, name) => {
-        const again = await reconcile(registry, kind, component, namespace, name);
-        if (again !== undefined) controller.addLater(`${namespace}/${name}`, again);
-      },
+      (namespace, name) => reconcile(registry, kind, component, namespace, name),
     );
   }
 }

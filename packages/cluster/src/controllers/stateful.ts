@@ -1,42 +1,27 @@
 // StatefulSets: pods with ordinal names, made and removed in order; revisions of the template as ControllerRevisions.
-import { jsonClone, jsonEqual } from "@lateen/base";
+import { jsonEqual } from "@lateen/base";
 import { ApiError } from "../api/errors.ts";
 import { builtIn } from "../api/kinds.ts";
 import { type KubeObject, ownedBy, type Pod, type StatefulSet } from "../api/objects.ts";
 import type { Registry } from "../api/registry.ts";
 import { Controller, keyOf } from "./controller.ts";
-import {
-  adoptRevision,
-  availableInMs,
-  claimPods,
-  createPod,
-  deletePod,
-  isOwnedBy,
-  isPodReady,
-  ownerKey,
-  PODS,
-  templateHash,
-} from "./pods.ts";
+import { availableInMs, claimPods, createPod, deletePod, isOwnedBy, isPodReady, ownerKey, PODS } from "./pods.ts";
+import { currentRevision, REVISION_LABEL, REVISIONS, revisionsOf } from "./revisions.ts";
 
 const SETS = builtIn("statefulsets");
-const REVISIONS = builtIn("controllerrevisions");
 const CLAIMS = builtIn("persistentvolumeclaims");
-const REVISION_LABEL = "controller-revision-hash";
 const COMPONENT = "statefulset-controller";
 
 /** Starts the controller. */
 export function startStatefulSets(registry: Registry): void {
-  const controller = new Controller(
+  new Controller(
     registry,
     "statefulset",
     [
       { kind: SETS, keys: (object) => [keyOf(object)] },
       { kind: PODS, keys: (object) => ownerKey(object, "StatefulSet") },
     ],
-    async (namespace, name) => {
-      const again = await reconcile(registry, namespace, name);
-      if (again !== undefined) controller.addLater(`${namespace}/${name}`, again);
-    },
+    (namespace, name) => reconcile(registry, namespace, name),
   );
 }
 
@@ -44,44 +29,6 @@ const ordinalOf = (set: StatefulSet, pod: Pod): number => {
   const match = /^(.*)-(\d+)$/.exec(pod.metadata.name);
   return match?.[1] === set.metadata.name ? Number(match[2]) : -1;
 };
-
-const revisionsOf = (registry: Registry, set: StatefulSet): KubeObject[] =>
-  registry
-    .list(REVISIONS, set.metadata.namespace)
-    .filter((revision) => isOwnedBy(revision, set))
-    .toSorted((a, b) => Number(a["revision"]) - Number(b["revision"]));
-
-/** The name of the template's revision; made where it is new, counted up where an old one comes back. */
-async function currentRevision(registry: Registry, set: StatefulSet): Promise<string> {
-  const data = { spec: { template: { ...jsonClone(set.spec.template), $patch: "replace" } } };
-  const all = revisionsOf(registry, set);
-  const next = Number(all.at(-1)?.["revision"] ?? 0) + 1;
-  const same = all.find((revision) => jsonEqual(revision["data"], data));
-  if (same !== undefined) {
-    if (same !== all.at(-1))
-      await registry.update(REVISIONS, set.metadata.namespace, same.metadata.name, (current) => ({
-        ...current,
-        revision: next,
-      }));
-    return same.metadata.name;
-  }
-  // A set of another kind may have the same name and template.
-  const hash = templateHash([set.kind, data]);
-  if (await adoptRevision(registry, set, `${set.metadata.name}-${hash}`)) return `${set.metadata.name}-${hash}`;
-  const created = await registry.create(REVISIONS, set.metadata.namespace, {
-    apiVersion: "apps/v1",
-    kind: "ControllerRevision",
-    metadata: {
-      name: `${set.metadata.name}-${hash}`,
-      uid: "",
-      labels: { ...set.spec.template.metadata?.labels, [REVISION_LABEL]: hash },
-      ownerReferences: [ownedBy(set)],
-    },
-    data,
-    revision: next,
-  });
-  return created.metadata.name;
-}
 
 const podRevision = (pod: Pod): string => pod.metadata.labels?.[REVISION_LABEL] ?? "";
 
@@ -135,7 +82,7 @@ async function ensureClaim(registry: Registry, set: StatefulSet, template: KubeO
 async function reconcile(registry: Registry, namespace: string, name: string): Promise<number | undefined> {
   const set = registry.find(SETS, namespace, name) as StatefulSet | undefined;
   if (set === undefined || set.metadata.deletionTimestamp !== undefined) return undefined;
-  const update = await currentRevision(registry, set);
+  const { name: update } = await currentRevision(registry, set);
   const pods = (await claimPods(registry, set, set.spec.selector)).filter((pod) => ordinalOf(set, pod) >= 0);
   const current = set.status.currentRevision ?? update;
   const wait = await step(registry, set, pods, { current, update });
