@@ -3,11 +3,10 @@ import { createPrivateKey } from "node:crypto";
 import { chmodSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { connect, createServer } from "node:net";
 import { join } from "node:path";
-import { errorText } from "@lateen/base";
 import { createAuthority, type Identity, issueIdentity } from "@lateen/x509";
 import { Authenticator, TokenSigner } from "./api/auth.ts";
 import { builtIn } from "./api/kinds.ts";
-import { newMeta, type Service } from "./api/objects.ts";
+import { newMeta } from "./api/objects.ts";
 import { Registry } from "./api/registry.ts";
 import { ApiServer } from "./api/server.ts";
 import { Store } from "./api/store.ts";
@@ -25,8 +24,10 @@ import { startQuotas } from "./controllers/quota.ts";
 import { startReplicas } from "./controllers/replicas.ts";
 import { startScheduler } from "./controllers/scheduler.ts";
 import { startStatefulSets } from "./controllers/stateful.ts";
+import { startTaintEviction } from "./controllers/taints.ts";
 import { type ClusterOptions, outliveLog } from "./host/instance.ts";
 import { ClusterDns } from "./node/dns.ts";
+import { HostPorts } from "./node/host-ports.ts";
 import { ImageTable } from "./node/images.ts";
 import { Kubelet } from "./node/kubelet.ts";
 import { ServiceNat } from "./node/services.ts";
@@ -162,35 +163,6 @@ function serveDialer(path: string): Promise<void> {
   });
 }
 
-/** Tells the forwarder which node ports there are, as they change. */
-function announcePorts(registry: Registry, path: string): void {
-  const services = builtIn("services");
-  const socket = connect(path);
-  let last = "";
-  const announce = (): void => {
-    const ports = (registry.list(services) as Service[]).flatMap((service) =>
-      (service.spec.ports ?? []).flatMap((port) =>
-        port.nodePort === undefined || port.protocol === "UDP"
-          ? []
-          : [
-              {
-                name: `${service.metadata.namespace}/${service.metadata.name}:${port.port}`,
-                host: service.spec.clusterIP ?? "",
-                port: port.port,
-                nodePort: port.nodePort,
-              },
-            ],
-      ),
-    );
-    const line = `${JSON.stringify(ports)}\n`;
-    if (line !== last) socket.write(line);
-    last = line;
-  };
-  socket.on("error", (error) => process.stderr.write(`forwarder: ${errorText(error)}\n`));
-  socket.once("connect", announce);
-  registry.store.subscribe("services", announce);
-}
-
 async function main(): Promise<void> {
   const options = JSON.parse(process.argv[2] ?? "{}") as ClusterOptions;
   process.title = "lateen-cluster";
@@ -206,7 +178,7 @@ async function main(): Promise<void> {
     sandbox,
     programs: options.programs,
     images: new ImageTable(options.stateFolder),
-    volumes: new Volumes(store, signer),
+    volumes: new Volumes(store, signer, options.stateFolder),
     logsFolder: join(options.stateFolder, "logs"),
     address: NODE_ADDRESS,
     gateway: GATEWAY,
@@ -256,11 +228,12 @@ async function main(): Promise<void> {
     startBudgets,
     startQuotas,
     startPolicies,
+    startTaintEviction,
   ];
   for (const start of controllers) start(registry);
   startEndpoints(registry);
   await kubelet.start();
-  announcePorts(registry, options.forwarderSocket);
+  new HostPorts(registry, options.forwarderSocket);
   writeKubeconfig(options.kubeconfig, options.apiPort, ids);
   api.setReady();
   const stop = (): void => {

@@ -93,6 +93,12 @@ export interface LabelSelector {
   matchExpressions?: { key: string; operator: "In" | "NotIn" | "Exists" | "DoesNotExist"; values?: string[] }[];
 }
 
+export interface ResourceFieldRef {
+  containerName?: string;
+  resource: string;
+  divisor?: string;
+}
+
 export interface EnvVar {
   name: string;
   value?: string;
@@ -100,7 +106,7 @@ export interface EnvVar {
     fieldRef?: { fieldPath: string };
     configMapKeyRef?: { name: string; key: string; optional?: boolean };
     secretKeyRef?: { name: string; key: string; optional?: boolean };
-    resourceFieldRef?: { containerName?: string; resource: string; divisor?: string };
+    resourceFieldRef?: ResourceFieldRef;
   };
 }
 
@@ -132,7 +138,7 @@ export interface Container {
   env?: EnvVar[];
   envFrom?: { prefix?: string; configMapRef?: { name: string; optional?: boolean }; secretRef?: { name: string } }[];
   ports?: { name?: string; containerPort: number; protocol?: string }[];
-  volumeMounts?: { name: string; mountPath: string; subPath?: string; readOnly?: boolean }[];
+  volumeMounts?: { name: string; mountPath: string; subPath?: string; subPathExpr?: string; readOnly?: boolean }[];
   livenessProbe?: Probe;
   readinessProbe?: Probe;
   startupProbe?: Probe;
@@ -146,13 +152,24 @@ export interface Container {
   };
   resources?: { requests?: Record<string, string>; limits?: Record<string, string> };
   restartPolicy?: string;
+  stdin?: boolean;
+  stdinOnce?: boolean;
+  terminationMessagePath?: string;
+  terminationMessagePolicy?: string;
+  tty?: boolean;
+}
+
+interface DownwardItem {
+  path: string;
+  fieldRef?: { fieldPath: string };
+  resourceFieldRef?: ResourceFieldRef;
 }
 
 interface ProjectedSource {
   serviceAccountToken?: { audience?: string; expirationSeconds?: number; path: string };
   configMap?: { name: string; items?: { key: string; path: string }[]; optional?: boolean };
   secret?: { name: string; items?: { key: string; path: string }[] };
-  downwardAPI?: { items: { path: string; fieldRef: { fieldPath: string } }[] };
+  downwardAPI?: { items: DownwardItem[] };
 }
 
 export interface Volume {
@@ -160,13 +177,15 @@ export interface Volume {
   emptyDir?: { medium?: string };
   configMap?: { name?: string; items?: { key: string; path: string }[]; optional?: boolean };
   secret?: { secretName?: string; items?: { key: string; path: string }[]; optional?: boolean };
-  downwardAPI?: { items?: { path: string; fieldRef?: { fieldPath: string } }[] };
+  downwardAPI?: { items?: DownwardItem[] };
+  hostPath?: { path: string; type?: string };
   projected?: { sources?: ProjectedSource[] };
 }
 
 interface PodSpec {
   containers: Container[];
   initContainers?: Container[];
+  ephemeralContainers?: Container[];
   volumes?: Volume[];
   serviceAccountName?: string;
   nodeName?: string;
@@ -207,6 +226,7 @@ export interface ContainerStatus {
 }
 
 export interface PodStatus {
+  observedGeneration?: number;
   phase: "Pending" | "Running" | "Succeeded" | "Failed";
   podIP?: string;
   podIPs?: { ip: string }[];

@@ -8,6 +8,7 @@ import { isCustom } from "./custom.ts";
 import { SERVER_VERSION } from "./discovery.ts";
 import { hasSubresource, isStored, type Kind, type KindTable } from "./kinds.ts";
 import { listKind } from "./lists.ts";
+import { encodeSwagger } from "./openapi-protobuf.ts";
 
 type Members = Record<string, any>;
 
@@ -252,6 +253,11 @@ export class OpenApi {
 
   document(path: string): { readonly text: string; readonly hash: string } | undefined {
     return this.#made(`v3 ${path}`, () => documentV3(this.#table, path));
+  }
+
+  /** `/openapi/v2` in protobuf. Asked for rarely: not kept. */
+  swaggerProtobuf(): Uint8Array {
+    return encodeSwagger(JSON.parse(this.swagger().text) as Members);
   }
 
   /** `/openapi/v2`. */

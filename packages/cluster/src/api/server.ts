@@ -383,9 +383,11 @@ export class ApiServer {
           ? this.#openApi.document(path)
           : undefined;
     if (found === undefined) throw pageNotFound();
-    // The older document is asked for in protobuf first; a client that takes nothing else is told so.
-    if (version === "v2" && /^application\/com\.github\.[^,]*protobuf$/.test(request.headers.accept ?? ""))
-      throw new ApiError(406, "NotAcceptable", "only the following media types are accepted: application/json", {});
+    if (version === "v2" && /^application\/com\.github\.[^,]*protobuf/.test(request.headers.accept ?? "")) {
+      const type = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+      response.writeHead(200, { ...head, "content-type": type }).end(this.#openApi.swaggerProtobuf());
+      return;
+    }
     const asked = url.searchParams.get("hash");
     if (version === "v3" && asked !== null && asked !== found.hash) {
       response.writeHead(301, { location: `/openapi/v3/${path}?hash=${found.hash}` }).end();

@@ -1,11 +1,10 @@
-// What keeps the cluster tidy: namespaces and their end, default accounts, the scheduler, garbage collection, the status of
-// LoadBalancer Services.
+// What keeps the cluster tidy: namespaces and their end, default accounts, the objects that every cluster has.
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { jsonEqual } from "@lateen/base";
 import { ApiError } from "../api/errors.ts";
 import { builtIn, type Kind } from "../api/kinds.ts";
-import { type Condition, type KubeObject, newMeta, type Service, timestamp } from "../api/objects.ts";
+import { type Condition, type KubeObject, newMeta, timestamp } from "../api/objects.ts";
 import type { Registry } from "../api/registry.ts";
 import { Controller, keyOf } from "./controller.ts";
 
@@ -13,7 +12,6 @@ const NAMESPACES = builtIn("namespaces");
 const ACCOUNTS = builtIn("serviceaccounts");
 const CONFIGMAPS = builtIn("configmaps");
 const PODS = builtIn("pods");
-const SERVICES = builtIn("services");
 const ROOT_CA = "kube-root-ca.crt";
 
 /** Starts the controllers. `authorityPem` is the cluster's CA, published in every namespace. */
@@ -29,9 +27,6 @@ export function startLifecycle(registry: Registry, authorityPem: string): void {
       { kind: PODS, keys: inNamespace },
     ],
     (_, name) => reconcileNamespace(registry, name, authorityPem, () => namespaces.add(`/${name}`)),
-  );
-  new Controller(registry, "service", [{ kind: SERVICES, keys: (object) => [keyOf(object)] }], (namespace, name) =>
-    reconcileLoadBalancer(registry, namespace, name),
   );
 }
 
@@ -156,17 +151,6 @@ async function writeDeletionStatus(
     },
     { subresource: "status" },
   );
-}
-
-/** A LoadBalancer Service is reached on the host's loopback, where the forwarder listens. */
-async function reconcileLoadBalancer(registry: Registry, namespace: string, name: string): Promise<void> {
-  const service = registry.find(SERVICES, namespace, name) as Service | undefined;
-  if (service === undefined) return;
-  const loadBalancer = service.spec.type === "LoadBalancer" ? { ingress: [{ ip: "127.0.0.1", ipMode: "VIP" }] } : {};
-  if (jsonEqual(service.status, { loadBalancer })) return;
-  await registry.update(SERVICES, namespace, name, (current) => ({ ...current, status: { loadBalancer } }), {
-    subresource: "status",
-  });
 }
 
 const BOOTSTRAP = join(import.meta.dirname, "../api/facts/bootstrap.json");

@@ -43,14 +43,25 @@ function isWaiting(pod: Pod): boolean {
   return (spec.nodeName ?? "") === "" && metadata.deletionTimestamp === undefined && isOurs;
 }
 
-function tolerates(pod: Members, taint: Members): boolean {
-  return ((pod["spec"].tolerations ?? []) as Members[]).some((toleration) => {
-    if ((toleration["effect"] ?? "") !== "" && toleration["effect"] !== taint["effect"]) return false;
-    if (toleration["operator"] === "Exists")
-      return (toleration["key"] ?? "") === "" || toleration["key"] === taint["key"];
-    return toleration["key"] === taint["key"] && (toleration["value"] ?? "") === (taint["value"] ?? "");
-  });
+export interface Taint {
+  readonly key: string;
+  readonly value?: string;
+  readonly effect: string;
+  readonly timeAdded?: string;
 }
+
+/** How long a pod bears a taint: the shortest of its tolerations of it, Infinity where none has a limit, undefined: not at all. */
+export function toleranceSeconds(pod: Members, taint: Taint): number | undefined {
+  const tolerations = ((pod["spec"].tolerations ?? []) as Members[]).filter((toleration) => {
+    if ((toleration["effect"] ?? "") !== "" && toleration["effect"] !== taint.effect) return false;
+    if (toleration["operator"] === "Exists") return (toleration["key"] ?? "") === "" || toleration["key"] === taint.key;
+    return toleration["key"] === taint.key && (toleration["value"] ?? "") === (taint.value ?? "");
+  });
+  if (tolerations.length === 0) return undefined;
+  return Math.min(...tolerations.map(({ tolerationSeconds }) => Number(tolerationSeconds ?? Number.POSITIVE_INFINITY)));
+}
+
+const tolerates = (pod: Members, taint: Taint): boolean => toleranceSeconds(pod, taint) !== undefined;
 
 function matchesTerm(term: Members, labels: Members, fields: Members): boolean {
   const isMet = (requirement: Members, values: Members): boolean => {
@@ -82,7 +93,7 @@ export function fitsNode(pod: KubeObject, node: KubeObject): string | undefined 
   const spec = pod.spec as Members;
   const { spec: nodeSpec = {}, metadata } = node as Members;
   const labels: Members = metadata.labels ?? {};
-  const taints = [...((nodeSpec.taints ?? []) as Members[])];
+  const taints = [...((nodeSpec.taints ?? []) as Taint[])];
   if (nodeSpec.unschedulable === true) taints.push({ key: "node.kubernetes.io/unschedulable", effect: "NoSchedule" });
   const taint = taints.find((entry) => entry["effect"] !== "PreferNoSchedule" && !tolerates(pod, entry));
   if (taint !== undefined) {

@@ -142,7 +142,7 @@ async function start(instance: Instance): Promise<boolean> {
     return false;
   }
   checkMachine();
-  rmSync(instance.runFolder, { recursive: true, force: true });
+  instance.removeRun();
   instance.createFolders();
   try {
     checkState(instance);
@@ -225,6 +225,6 @@ async function stop(instance: Instance): Promise<boolean> {
       await delay(POLL_MS);
     }
   }
-  rmSync(instance.runFolder, { recursive: true, force: true });
+  instance.removeRun();
   return running !== undefined;
 }

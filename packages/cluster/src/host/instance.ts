@@ -1,10 +1,21 @@
 // An instance is a state folder: names, sockets and ports all come from it, so several run side by side.
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmdirSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { homedir, tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import { isObject } from "@lateen/base";
 import type { Programs } from "../node/images.ts";
+
+const CONTROL_GROUPS = "/sys/fs/cgroup";
 
 /** What the cluster process is told. */
 export interface ClusterOptions {
@@ -16,6 +27,23 @@ export interface ClusterOptions {
   readonly forwarderSocket: string;
   readonly sandboxScript: string;
   readonly programs: Programs;
+}
+
+/** What the cluster asks of the forwarder, a line of JSON each time. */
+export interface ForwarderRequest {
+  readonly nodePorts: readonly { readonly name: string; readonly nodePort: number }[];
+  /** LoadBalancer Services: `host` is where a port of theirs leads inside the instance, `wanted` the address they ask for. */
+  readonly balancers: readonly {
+    readonly name: string;
+    readonly host: string;
+    readonly ports: readonly number[];
+    readonly wanted?: string;
+  }[];
+}
+
+/** Its answer: the address of each LoadBalancer Service; null where none was free. */
+export interface ForwarderAnswer {
+  readonly balancers: Readonly<Record<string, string | null>>;
 }
 
 /** A running supervisor, as it writes itself down. */
@@ -77,6 +105,35 @@ export class Instance {
 
   writeSupervisor(): void {
     writeFileSync(this.#record, JSON.stringify({ pid: process.pid, startTicks: startTicks(process.pid) }));
+  }
+
+  /**
+   * Where the kernel keeps the limits of its containers (cgroups(7)): a folder in the hierarchy of version 2, or one in each of
+   * version 1. They are made when a container has limits.
+   */
+  controlGroups(): string[] {
+    const own = new Map<string, string>();
+    for (const line of readFileSync("/proc/self/cgroup", "utf8").trim().split("\n")) {
+      const [, controllers = "", path = "/"] = line.split(":");
+      for (const controller of controllers.split(",")) own.set(controller, path);
+    }
+    const name = basename(this.runFolder);
+    // In version 2 a group with processes has no groups below it: ours lies beside the one that we are in.
+    if (existsSync(join(CONTROL_GROUPS, "cgroup.controllers")))
+      return [join(CONTROL_GROUPS, dirname(own.get("") ?? "/"), name)];
+    return ["memory", "cpu"]
+      .filter((controller) => own.has(controller) && existsSync(join(CONTROL_GROUPS, controller)))
+      .map((controller) => join(CONTROL_GROUPS, controller, own.get(controller) ?? "/", name));
+  }
+
+  /** Removes what a run leaves outside the state folder. Nothing of the instance may run. */
+  removeRun(): void {
+    rmSync(this.runFolder, { recursive: true, force: true });
+    for (const group of this.controlGroups().filter((folder) => existsSync(folder))) {
+      for (const entry of readdirSync(group, { withFileTypes: true }))
+        if (entry.isDirectory()) rmdirSync(join(group, entry.name));
+      rmdirSync(group);
+    }
   }
 
   /** Host ports by what they lead to; kept so that addresses stay the same from start to start. */

@@ -5,8 +5,7 @@ import { rmSync } from "node:fs";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { createInterface } from "node:readline";
 import { errorCode, errorText } from "@lateen/base";
-import type { ClusterOptions } from "./instance.ts";
-import { Instance, outliveLog } from "./instance.ts";
+import { type ClusterOptions, type ForwarderAnswer, type ForwarderRequest, Instance, outliveLog } from "./instance.ts";
 
 const NODE_ADDRESS = "10.244.255.1";
 /** Ports that people know, for what they usually lead to. */
@@ -16,10 +15,11 @@ const PREFERRED: Readonly<Record<string, number>> = {
   "istio-system/istio-ingressgateway:443": 8443,
 };
 
-interface NodePortEntry {
-  readonly name: string;
-  readonly nodePort: number;
-}
+/** Addresses 127.0.0.N that LoadBalancer Services may get. */
+const BALANCERS = { first: 2, last: 254 } as const;
+/** Under this and their names the last parts of their addresses are kept with the ports. */
+const BALANCER_KEY = "balancer:";
+const BALANCER_PREFIX = "127.0.0.";
 
 export interface SupervisorOptions {
   readonly stateFolder: string;
@@ -31,6 +31,10 @@ class Forwarder {
   readonly #instance: Instance;
   readonly #ports: Record<string, number>;
   readonly #servers = new Map<string, Server>();
+  readonly #balancers = new Map<
+    string,
+    { readonly form: string; readonly address: string; readonly servers: Server[] }
+  >();
 
   constructor(instance: Instance) {
     this.#instance = instance;
@@ -42,7 +46,10 @@ class Forwarder {
     const wanted = [this.#ports[name], PREFERRED[name] ?? preferred, 0].filter((port) => port !== undefined);
     for (const port of wanted) {
       try {
-        const actual = await this.#tryListen(name, port, open);
+        const server = await listenOn("127.0.0.1", port, open);
+        this.#servers.set(name, server);
+        const address = server.address();
+        const actual = typeof address === "object" && address !== null ? address.port : port;
         this.#ports[name] = actual;
         this.#instance.writePorts(this.#ports);
         return actual;
@@ -53,32 +60,8 @@ class Forwarder {
     throw new Error(`no port is free for ${name}`);
   }
 
-  #tryListen(name: string, port: number, open: () => Socket): Promise<number> {
-    const server = createServer((inbound) => {
-      const outbound = open();
-      const end = (): void => {
-        inbound.destroy();
-        outbound.destroy();
-      };
-      inbound.on("error", end);
-      outbound.on("error", end);
-      inbound.pipe(outbound);
-      outbound.pipe(inbound);
-      inbound.once("close", () => outbound.destroy());
-      outbound.once("close", () => inbound.destroy());
-    });
-    return new Promise((resolve, reject) => {
-      server.once("error", reject);
-      server.listen({ host: "127.0.0.1", port }, () => {
-        this.#servers.set(name, server);
-        const address = server.address();
-        resolve(typeof address === "object" && address !== null ? address.port : port);
-      });
-    });
-  }
-
   /** Makes the listeners of node ports those of `entries`. */
-  async setNodePorts(entries: readonly NodePortEntry[]): Promise<void> {
+  async setNodePorts(entries: ForwarderRequest["nodePorts"]): Promise<void> {
     const names = new Set(entries.map((entry) => entry.name));
     for (const [name, server] of this.#servers) {
       if (name === "api" || names.has(name)) continue;
@@ -87,17 +70,84 @@ class Forwarder {
     }
     for (const { name, nodePort } of entries) {
       if (this.#servers.has(name)) continue;
-      await this.listen(name, nodePort, () => {
-        const socket = connect(this.#instance.dialSocket);
-        socket.write(`${NODE_ADDRESS} ${nodePort}\n`);
-        return socket;
-      });
+      await this.listen(name, nodePort, () => this.#dial(NODE_ADDRESS, nodePort));
     }
+  }
+
+  #dial(host: string, port: number): Socket {
+    const socket = connect(this.#instance.dialSocket);
+    socket.write(`${host} ${port}\n`);
+    return socket;
+  }
+
+  /** Makes the listeners of LoadBalancer Services those of `entries`. Returns their addresses. */
+  async setBalancers(entries: ForwarderRequest["balancers"]): Promise<ForwarderAnswer["balancers"]> {
+    const forms = new Map(entries.map((entry) => [entry.name, JSON.stringify(entry)]));
+    for (const [name, { form, servers }] of this.#balancers) {
+      if (forms.get(name) === form) continue;
+      for (const server of servers) server.close();
+      this.#balancers.delete(name);
+    }
+    const addresses: Record<string, string | null> = {};
+    for (const entry of entries) {
+      const address = this.#balancers.get(entry.name)?.address ?? (await this.#balance(entry));
+      addresses[entry.name] = address ?? null;
+    }
+    return addresses;
+  }
+
+  /** Listens for a Service on the first address where all its ports are free: the one it asks for, that of last time, any. */
+  async #balance(entry: ForwarderRequest["balancers"][number]): Promise<string | undefined> {
+    const { name, host, ports, wanted } = entry;
+    const key = `${BALANCER_KEY}${name}`;
+    const before = this.#ports[key];
+    const others = Array.from({ length: BALANCERS.last - BALANCERS.first + 1 }, (_, i) => BALANCERS.first + i);
+    const candidates = wanted?.startsWith(BALANCER_PREFIX)
+      ? [Number(wanted.slice(BALANCER_PREFIX.length))]
+      : [...(before === undefined ? [] : [before]), ...others];
+    for (const last of candidates) {
+      const address = `${BALANCER_PREFIX}${last}`;
+      const servers: Server[] = [];
+      try {
+        for (const port of ports) servers.push(await listenOn(address, port, () => this.#dial(host, port)));
+      } catch (error) {
+        for (const server of servers) server.close();
+        if (errorCode(error) === "EADDRINUSE") continue;
+        process.stderr.write(`forwarder: ${name}: ${errorText(error)}\n`);
+        return undefined;
+      }
+      this.#balancers.set(name, { form: JSON.stringify(entry), address, servers });
+      this.#ports[key] = last;
+      this.#instance.writePorts(this.#ports);
+      return address;
+    }
+    return undefined;
   }
 }
 
+/** Listens on an address of the host; each connection is joined to what `open` gives. */
+function listenOn(host: string, port: number, open: () => Socket): Promise<Server> {
+  const server = createServer((inbound) => {
+    const outbound = open();
+    const end = (): void => {
+      inbound.destroy();
+      outbound.destroy();
+    };
+    inbound.on("error", end);
+    outbound.on("error", end);
+    inbound.pipe(outbound);
+    outbound.pipe(inbound);
+    inbound.once("close", () => outbound.destroy());
+    outbound.once("close", () => inbound.destroy());
+  });
+  return new Promise((resolve, reject) => {
+    server.once("error", reject);
+    server.listen({ host, port }, () => resolve(server));
+  });
+}
+
 /** PID 1 of the instance in new namespaces. It dies with us: by pdeathsig of `unshare`, and `--kill-child` of its child. */
-function startInside(options: SupervisorOptions, cluster: ClusterOptions): ChildProcess {
+function startInside(options: SupervisorOptions, cluster: ClusterOptions, groups: readonly string[]): ChildProcess {
   const command = [
     ...[
       "--pdeathsig",
@@ -113,7 +163,7 @@ function startInside(options: SupervisorOptions, cluster: ClusterOptions): Child
       "--kill-child",
       "--",
     ],
-    ...["python3", "-I", "-S", cluster.sandboxScript, "init", NODE_ADDRESS],
+    ...["python3", "-I", "-S", cluster.sandboxScript, "init", JSON.stringify({ address: NODE_ADDRESS, groups })],
     ...[process.execPath, options.clusterMain, JSON.stringify(cluster)],
   ];
   return spawn("setpriv", command, { stdio: ["ignore", "inherit", "inherit"] });
@@ -133,7 +183,12 @@ async function main(): Promise<void> {
     let last: Promise<unknown> = Promise.resolve();
     createInterface({ input: socket }).on("line", (line) => {
       last = last
-        .then(() => forwarder.setNodePorts(JSON.parse(line) as NodePortEntry[]))
+        .then(async () => {
+          const request = JSON.parse(line) as ForwarderRequest;
+          await forwarder.setNodePorts(request.nodePorts);
+          const answer: ForwarderAnswer = { balancers: await forwarder.setBalancers(request.balancers) };
+          socket.write(`${JSON.stringify(answer)}\n`);
+        })
         .catch((error) => process.stderr.write(`forwarder: ${errorText(error)}\n`));
     });
   });
@@ -147,10 +202,10 @@ async function main(): Promise<void> {
     dialSocket: instance.dialSocket,
     forwarderSocket: instance.forwarderSocket,
   };
-  const inside = startInside(options, cluster);
+  const inside = startInside(options, cluster, instance.controlGroups());
   instance.writeSupervisor();
   const finish = (code: number): void => {
-    rmSync(instance.runFolder, { recursive: true, force: true });
+    instance.removeRun();
     process.exit(code);
   };
   inside.once("exit", (code, signal) => {

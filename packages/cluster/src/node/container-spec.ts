@@ -2,10 +2,11 @@
 import { join } from "node:path";
 import { builtIn } from "../api/kinds.ts";
 import type { Container, EnvVar, Pod, Service } from "../api/objects.ts";
+import { quantityNanos } from "../api/quantity.ts";
 import type { Store } from "../api/store.ts";
 import type { ContainerSpec, Mount } from "../sandbox/client.ts";
 import { BASE_ENV, type ImageTable, type Programs, skeleton } from "./images.ts";
-import { downwardValue, PODS_FOLDER, VolumeNotReady, volumeFolder } from "./volumes.ts";
+import { downwardValue, isHostPath, PODS_FOLDER, resourceValue, VolumeNotReady, volumeFolder } from "./volumes.ts";
 
 /** Raised for an image name that stands for nothing. */
 export class UnknownImage extends Error {
@@ -34,18 +35,17 @@ function envValue(store: Store, pod: Pod, container: Container, entry: EnvVar): 
   if (from.fieldRef !== undefined) return downwardValue(pod, from.fieldRef.fieldPath);
   if (from.configMapKeyRef !== undefined) return keyValue(store, pod, "configmaps", from.configMapKeyRef);
   if (from.secretKeyRef !== undefined) return keyValue(store, pod, "secrets", from.secretKeyRef);
-  return resourceValue(container, from.resourceFieldRef?.resource ?? "");
+  return from.resourceFieldRef === undefined ? "" : resourceValue(container, from.resourceFieldRef);
 }
 
-/** `limits.cpu` and the like, in whole cores or bytes; what is not limited is the whole machine's. */
-function resourceValue(container: Container, resource: string): string {
-  const [list = "", name = ""] = resource.split(".");
-  const quantity = container.resources?.[list as "limits" | "requests"]?.[name];
-  if (quantity === undefined) return "0";
-  if (quantity.endsWith("m")) return String(Math.ceil(Number(quantity.slice(0, -1)) / 1000));
-  const units: Readonly<Record<string, number>> = { Ki: 1 << 10, Mi: 1 << 20, Gi: 1 << 30, k: 1e3, M: 1e6, G: 1e9 };
-  const unit = /(Ki|Mi|Gi|k|M|G)$/.exec(quantity)?.[1];
-  return String(unit === undefined ? Number(quantity) : Number(quantity.slice(0, -unit.length)) * (units[unit] ?? 1));
+/** What the kernel is to limit, of a container's `resources.limits`. */
+function limitsOf(container: Container): NonNullable<ContainerSpec["limits"]> | undefined {
+  const { memory, cpu } = container.resources?.limits ?? {};
+  if (memory === undefined && cpu === undefined) return undefined;
+  return {
+    ...(memory === undefined ? {} : { memoryBytes: Number(quantityNanos(memory) / 1_000_000_000n) }),
+    ...(cpu === undefined ? {} : { cpuMillis: Number(quantityNanos(cpu) / 1_000_000n) }),
+  };
 }
 
 /** `$(NAME)` in values, commands and arguments; `$$` stands for `$`. */
@@ -110,6 +110,8 @@ export function containerSpec(parts: {
   readonly sandbox: string;
   readonly id: string;
   readonly log: string;
+  /** Where the container may say why it ends. */
+  readonly messageFile: string;
 }): ContainerSpec {
   const { store, programs, pod, container } = parts;
   const image = parts.images.find(container.image);
@@ -126,14 +128,20 @@ export function containerSpec(parts: {
   }));
   const volumes = (container.volumeMounts ?? []).map((mount): Mount => {
     const source = volumeFolder(pod, mount.name);
-    return {
-      source: mount.subPath === undefined ? source : join(source, mount.subPath),
-      target: mount.mountPath,
-      readOnly: mount.readOnly === true,
-    };
+    const target = mount.mountPath;
+    const beneath = (mount.subPathExpr === undefined ? mount.subPath : expand(mount.subPathExpr, env)) ?? "";
+    // Nothing is made on the host, and what its links lead to is its own choice.
+    if (isHostPath(pod, mount.name)) return { source: join(source, beneath), target, readOnly: true };
+    return { source, target, readOnly: mount.readOnly === true, ...(beneath === "" ? {} : { beneath }) };
   });
+  const message: Mount = {
+    source: parts.messageFile,
+    target: container.terminationMessagePath ?? "/dev/termination-log",
+    readOnly: false,
+  };
   const security = container.securityContext ?? {};
   const group = pod.spec.securityContext?.fsGroup;
+  const limits = limitsOf(container);
   return {
     container: parts.id,
     sandbox: parts.sandbox,
@@ -144,14 +152,18 @@ export function containerSpec(parts: {
     ...(image.root === undefined ? {} : { lower: image.root }),
     uid: security.runAsUser ?? pod.spec.securityContext?.runAsUser ?? image.uid,
     gid: security.runAsGroup ?? pod.spec.securityContext?.runAsGroup ?? security.runAsUser ?? image.uid,
-    groups: group === undefined ? [] : [group],
+    groupIds: group === undefined ? [] : [group],
     addCapabilities: security.capabilities?.add ?? [],
     dropCapabilities: security.capabilities?.drop ?? [],
     privileged: security.privileged === true,
     readOnlyRoot: security.readOnlyRootFilesystem === true,
-    mounts: [...base.mounts, ...files, ...volumes.toSorted((a, b) => a.target.length - b.target.length)],
+    mounts: [...base.mounts, ...files, message, ...volumes.toSorted((a, b) => a.target.length - b.target.length)],
     links: base.links,
     files: base.files,
     log: parts.log,
+    stdin: container.stdin === true,
+    stdinOnce: container.stdinOnce === true,
+    tty: container.tty === true,
+    ...(limits === undefined ? {} : { limits }),
   };
 }

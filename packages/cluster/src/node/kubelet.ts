@@ -1,23 +1,31 @@
 // The node: runs the pods that are assigned to it, and serves their logs and exec streams to the API.
 import { spawn } from "node:child_process";
-import { randomInt } from "node:crypto";
 import { existsSync, rmSync } from "node:fs";
 import type { ServerResponse } from "node:http";
-import { availableParallelism, release, totalmem } from "node:os";
 import { join } from "node:path";
 import { errorText } from "@lateen/base";
 import { ApiError, badRequest, notFound } from "../api/errors.ts";
 import { builtIn } from "../api/kinds.ts";
-import { type Container, newMeta, type Pod, timestamp } from "../api/objects.ts";
+import type { Pod } from "../api/objects.ts";
 import type { Registry } from "../api/registry.ts";
 import type { NodePort, ResourceRequest } from "../api/server.ts";
 import type { SandboxClient } from "../sandbox/client.ts";
-import { BASE_ENV, type ImageTable, type Programs } from "./images.ts";
-import { followOutput, serveLog } from "./logs.ts";
+import type { ImageTable, Programs } from "./images.ts";
+import { serveLog } from "./logs.ts";
+import { SimulatedNodes } from "./nodes.ts";
+import type { ContainerProcess } from "./pod-status.ts";
 import { PodWorker, WRITE_RETRY_MS } from "./pod-worker.ts";
 import type { ProbeResult } from "./probes.ts";
 import { serveProxy } from "./proxy.ts";
-import { helper, serveAttach, serveCommand, servePortForward, streamsOf, type Upgrade } from "./streams.ts";
+import {
+  type CommandStreams,
+  helper,
+  serveAttach,
+  serveCommand,
+  servePortForward,
+  streamsOf,
+  type Upgrade,
+} from "./streams.ts";
 import { PODS_FOLDER, type Volumes } from "./volumes.ts";
 
 /** What every pod worker uses of the node. */
@@ -33,7 +41,7 @@ export interface NodeContext {
   readonly dnsAddress: string;
   /** Which worker a container belongs to. */
   readonly owners: Map<string, PodWorker>;
-  execProbe(pid: number, container: Container, command: readonly string[], timeoutMs: number): Promise<ProbeResult>;
+  execProbe(process: ContainerProcess | undefined, command: readonly string[], timeoutMs: number): Promise<ProbeResult>;
 }
 
 export interface KubeletOptions extends Omit<NodeContext, "owners" | "execProbe"> {
@@ -42,8 +50,6 @@ export interface KubeletOptions extends Omit<NodeContext, "owners" | "execProbe"
 }
 
 const PODS = builtIn("pods");
-const POD_PREFIX = "10.244.";
-const PODS_MAX = 250;
 const FINISHED = new Set(["Succeeded", "Failed"]);
 
 export class Kubelet implements NodePort, NodeContext {
@@ -59,8 +65,10 @@ export class Kubelet implements NodePort, NodeContext {
   readonly owners = new Map<string, PodWorker>();
   readonly #options: KubeletOptions;
   readonly #workers = new Map<string, PodWorker>();
+  readonly #nodes: SimulatedNodes;
   constructor(options: KubeletOptions) {
     this.#options = options;
+    this.#nodes = new SimulatedNodes(options.registry, options.sandbox, options.address);
     this.registry = options.registry;
     this.sandbox = options.sandbox;
     this.programs = options.programs;
@@ -70,13 +78,14 @@ export class Kubelet implements NodePort, NodeContext {
     this.address = options.address;
     this.gateway = options.gateway;
     this.dnsAddress = options.dnsAddress;
-    options.sandbox.onExit = ({ container, code, signal }) =>
-      this.owners.get(container)?.exited(container, code, signal);
+    options.sandbox.onExit = (exit) => this.owners.get(exit.container)?.exited(exit);
   }
 
   /** Registers the node and takes up its pods; from here on changes drive it. */
   async start(): Promise<void> {
-    await this.#registerNode();
+    await this.#nodes.start(this.#options.nodeName, (name) => {
+      for (const pod of this.registry.list(PODS) as Pod[]) if (pod.spec.nodeName === name) this.#sync(pod);
+    });
     rmSync(PODS_FOLDER, { recursive: true, force: true });
     for (const pod of this.registry.list(PODS) as Pod[]) this.#sync(pod);
     this.registry.store.subscribe("pods", (event) => {
@@ -85,80 +94,12 @@ export class Kubelet implements NodePort, NodeContext {
     });
   }
 
-  async #registerNode(): Promise<void> {
-    const { nodeName } = this.#options;
-    const kind = builtIn("nodes");
-    const labels = {
-      "kubernetes.io/hostname": nodeName,
-      "kubernetes.io/os": "linux",
-      "kubernetes.io/arch": process.arch === "arm64" ? "arm64" : "amd64",
-      "node-role.kubernetes.io/control-plane": "",
-    };
-    const now = timestamp();
-    const capacity = {
-      cpu: String(availableParallelism()),
-      "ephemeral-storage": "64Gi",
-      memory: `${Math.floor(totalmem() / 1024)}Ki`,
-      pods: String(PODS_MAX),
-    };
-    const condition = (type: string, isTrue: boolean, reason: string, message: string): Record<string, string> => ({
-      type,
-      status: isTrue ? "True" : "False",
-      lastHeartbeatTime: now,
-      lastTransitionTime: now,
-      reason,
-      message,
-    });
-    const status = {
-      capacity,
-      allocatable: capacity,
-      addresses: [
-        { type: "InternalIP", address: this.address },
-        { type: "Hostname", address: nodeName },
-      ],
-      conditions: [
-        condition("MemoryPressure", false, "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
-        condition("DiskPressure", false, "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
-        condition("PIDPressure", false, "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
-        condition("Ready", true, "KubeletReady", "kubelet is posting ready status"),
-      ],
-      nodeInfo: {
-        kubeletVersion: "v1.34.1+lateen",
-        kubeProxyVersion: "v1.34.1+lateen",
-        osImage: "Lateen embedded node",
-        kernelVersion: release(),
-        containerRuntimeVersion: "lateen://0.1.0",
-        architecture: labels["kubernetes.io/arch"],
-        operatingSystem: "linux",
-        bootID: "",
-        machineID: "",
-        systemUUID: "",
-      },
-    };
-    if (this.registry.find(kind, undefined, nodeName) === undefined) {
-      await this.registry.create(kind, undefined, {
-        apiVersion: "v1",
-        kind: "Node",
-        metadata: newMeta(nodeName, undefined, labels),
-        spec: { podCIDR: "10.244.0.0/16" },
-      });
-    }
-    await this.registry.update(kind, undefined, nodeName, (node) => ({ ...node, status }), { subresource: "status" });
-  }
-
-  #freeAddress(): string {
-    const used = new Set([...this.#workers.values()].map((worker) => worker.address));
-    for (;;) {
-      const address = `${POD_PREFIX}${randomInt(0, 255)}.${randomInt(2, 254)}`;
-      if (!used.has(address) && address !== this.address) return address;
-    }
-  }
-
   #sync(pod: Pod): void {
-    if (pod.spec.nodeName !== this.#options.nodeName) return;
+    const { nodeName = "" } = pod.spec;
+    const host = this.#nodes.addressOf(nodeName);
     const worker = this.#workers.get(pod.metadata.uid);
     if (pod.metadata.deletionTimestamp !== undefined) {
-      if (worker === undefined) void this.#remove(pod);
+      if (worker === undefined) void (host === undefined ? undefined : this.#remove(pod));
       else if (!worker.pod.metadata.deletionTimestamp) void this.#stop(worker, pod);
       return;
     }
@@ -166,8 +107,9 @@ export class Kubelet implements NodePort, NodeContext {
       worker.update(pod);
       return;
     }
-    if (FINISHED.has(pod.status.phase)) return;
-    const started = new PodWorker(this, pod, this.#freeAddress());
+    if (host === undefined || FINISHED.has(pod.status.phase)) return;
+    const used = new Set([...this.#workers.values()].map(({ address }) => address));
+    const started = new PodWorker(this, pod, { host, pod: this.#nodes.freePodAddress(nodeName, used) });
     this.#workers.set(pod.metadata.uid, started);
     void started.run();
   }
@@ -207,7 +149,8 @@ export class Kubelet implements NodePort, NodeContext {
   }
 
   #containerName(pod: Pod, query: URLSearchParams): string {
-    const all = [...pod.spec.containers, ...(pod.spec.initContainers ?? [])].map((container) => container.name);
+    const { containers, initContainers = [], ephemeralContainers = [] } = pod.spec;
+    const all = [...containers, ...initContainers, ...ephemeralContainers].map((container) => container.name);
     const asked = query.get("container");
     if (asked !== null && asked !== "") {
       if (!all.includes(asked)) throw badRequest(`container ${asked} is not valid for pod ${pod.metadata.name}`);
@@ -244,33 +187,36 @@ export class Kubelet implements NodePort, NodeContext {
   }
 
   #execSpec(
-    pid: number,
-    container: Container,
+    process: ContainerProcess,
     command: readonly string[],
-    { stdin, tty }: { readonly stdin: boolean; readonly tty: boolean },
+    streams: Pick<CommandStreams, "stdin" | "tty">,
   ): string {
-    const security = container.securityContext ?? {};
-    const uid = security.runAsUser ?? this.images.find(container.image)?.uid ?? 0;
-    const plain = Object.fromEntries(
-      (container.env ?? []).filter((entry) => entry.value !== undefined).map((entry) => [entry.name, entry.value]),
-    );
+    const { pid, groups, spec } = process;
     return JSON.stringify({
       pid,
+      groups,
       args: command,
-      env: { ...BASE_ENV, TERM: "xterm", ...plain },
-      cwd: container.workingDir ?? "/",
-      uid,
-      gid: security.runAsGroup ?? uid,
-      addCapabilities: security.capabilities?.add ?? [],
-      dropCapabilities: security.capabilities?.drop ?? [],
-      stdin,
-      tty,
+      env: { ...spec.env, TERM: "xterm" },
+      cwd: spec.cwd,
+      uid: spec.uid,
+      gid: spec.gid,
+      groupIds: spec.groupIds,
+      addCapabilities: spec.addCapabilities,
+      dropCapabilities: spec.dropCapabilities,
+      privileged: spec.privileged,
+      stdin: streams.stdin,
+      tty: streams.tty,
     });
   }
 
-  execProbe(pid: number, container: Container, command: readonly string[], timeoutMs: number): Promise<ProbeResult> {
+  execProbe(
+    process: ContainerProcess | undefined,
+    command: readonly string[],
+    timeoutMs: number,
+  ): Promise<ProbeResult> {
+    if (process === undefined) return Promise.resolve({ ok: false, message: "the container does not run" });
     return new Promise((resolve) => {
-      const spec = this.#execSpec(pid, container, command, { stdin: false, tty: false });
+      const spec = this.#execSpec(process, command, { stdin: false, tty: false });
       const child = spawn("python3", ["-I", "-S", this.#options.sandboxScript, "exec", spec], {
         stdio: ["ignore", "pipe", "pipe", "pipe"],
         timeout: timeoutMs,
@@ -291,18 +237,20 @@ export class Kubelet implements NodePort, NodeContext {
       return servePortForward(upgrade, (port) => helper(this.#options.sandboxScript, ["dial", netns, String(port)]));
     }
     const containerName = this.#containerName(worker.pod, query);
-    const running = worker.runningContainer(containerName);
-    if (running === undefined) throw new ApiError(500, "InternalError", `container not found ("${containerName}")`);
+    const process = worker.processOf(containerName);
+    if (process === undefined) throw new ApiError(500, "InternalError", `container not found ("${containerName}")`);
     const streams = streamsOf(query);
     if (how === "attach") {
-      const isLive = (): boolean => worker.stateOf(containerName)?.running !== undefined;
-      return serveAttach(upgrade, streams, (stdout, stderr) =>
-        followOutput(worker.logFile(containerName), isLive, stdout, stderr),
+      return serveAttach(
+        upgrade,
+        { ...streams, stdin: streams.stdin && process.spec.stdin },
+        (path) => this.sandbox.attach(process.spec.container, path),
+        (rows, columns) => void this.sandbox.resize(process.spec.container, rows, columns),
       );
     }
     const command = query.getAll("command");
     if (command.length === 0) throw badRequest("you must specify at least 1 command to run");
-    const spec = this.#execSpec(running.pid, running.container, command, streams);
+    const spec = this.#execSpec(process, command, streams);
     return serveCommand(upgrade, streams, () => helper(this.#options.sandboxScript, ["exec", spec]));
   }
 

@@ -1,10 +1,12 @@
-// Logs of containers: files that PID 1 writes line by line (`TIME STREAM F text`), read back for `kubectl logs` and attach.
-import { createReadStream, existsSync, statSync, watch } from "node:fs";
+// Logs of containers: files that PID 1 writes line by line (`TIME STREAM F text`), read back for `kubectl logs`.
+import { watch } from "node:fs";
+import { type FileHandle, open, stat } from "node:fs/promises";
 import type { ServerResponse } from "node:http";
-import type { Writable } from "node:stream";
 
 /** The watcher tells of lines; only the end of a container, which writes nothing, is waited for this way. */
 const END_POLL_MS = 200;
+/** Longer than any line: PID 1 breaks them at 64 KiB. */
+const READ_BYTES = 1 << 18;
 
 /** From when on lines are wanted; undefined: all. */
 function sinceTime(query: URLSearchParams): number | undefined {
@@ -15,49 +17,58 @@ function sinceTime(query: URLSearchParams): number | undefined {
 }
 
 /** What the client is shown of a line. */
-function plainLine(line: string, withTime: boolean): string {
+export function plainLine(line: string, withTime: boolean): string {
   const time = line.indexOf(" ");
   const text = line.slice(line.indexOf(" F ", time) + 3);
   return withTime ? `${line.slice(0, time)} ${text}` : text;
 }
 
-const streamOf = (line: string): string => line.split(" ", 2)[1] ?? "stdout";
-
-async function readLines(file: string): Promise<{ lines: string[]; bytes: number }> {
-  const chunks: Buffer[] = [];
-  for await (const chunk of createReadStream(file)) chunks.push(chunk as Buffer);
-  const text = Buffer.concat(chunks);
+async function readLines(handle: FileHandle): Promise<{ lines: string[]; bytes: number }> {
+  const text = await handle.readFile();
   const lines = text.toString("utf8").split("\n");
   lines.pop();
   return { lines, bytes: text.lastIndexOf(10) + 1 };
 }
 
-/** Calls `onLines` with lines as they are written, until the container has ended or `isOver`. */
+/** Calls `onLines` with lines as they are written, through rotations, until the container has ended or `isOver`. */
 async function followLines(
+  opened: FileHandle,
   file: string,
   from: number,
   isLive: () => boolean,
   until: { readonly isOver: () => boolean; readonly onOver: (wake: () => void) => void },
   onLines: (lines: readonly string[]) => void,
 ): Promise<void> {
+  let handle = opened;
   let position = from;
   let wake: () => void = () => {};
-  const watcher = watch(file, () => wake());
-  watcher.on("error", () => {});
   until.onOver(() => wake());
+  const buffer = Buffer.alloc(READ_BYTES);
+  let watcher = watch(file, () => wake());
+  watcher.on("error", () => {});
   try {
-    while (!until.isOver() && existsSync(file)) {
+    while (!until.isOver()) {
+      // Asked before reading: what was written until then is read.
       const wasLive = isLive();
-      if (statSync(file).size < position) position = 0;
-      const chunks: Buffer[] = [];
-      for await (const chunk of createReadStream(file, { start: position })) chunks.push(chunk as Buffer);
-      const data = Buffer.concat(chunks);
-      const end = data.lastIndexOf(10) + 1;
+      const current = await stat(file).catch(() => undefined);
+      const { bytesRead } = await handle.read(buffer, 0, READ_BYTES, position);
+      const end = buffer.subarray(0, bytesRead).lastIndexOf(10) + 1;
       if (end > 0) {
         position += end;
-        onLines(data.subarray(0, end).toString("utf8").split("\n").slice(0, -1));
+        onLines(buffer.subarray(0, end).toString("utf8").split("\n").slice(0, -1));
         continue;
       }
+      // The file has been turned over, and all of the old one is read.
+      if (current !== undefined && current.ino !== (await handle.stat()).ino) {
+        await handle.close();
+        handle = await open(file);
+        position = 0;
+        watcher.close();
+        watcher = watch(file, () => wake());
+        watcher.on("error", () => {});
+        continue;
+      }
+      // Between the turn and the next line there is no file.
       if (!wasLive) break;
       await new Promise<void>((resolve) => {
         wake = resolve;
@@ -66,6 +77,7 @@ async function followLines(
     }
   } finally {
     watcher.close();
+    await handle.close();
   }
 }
 
@@ -78,7 +90,8 @@ export async function serveLog(
 ): Promise<void> {
   const since = sinceTime(query);
   const withTime = query.get("timestamps") === "true";
-  const present = await readLines(file);
+  const handle = await open(file);
+  const present = await readLines(handle);
   const wanted = present.lines.filter((line) => since === undefined || Date.parse(line.slice(0, 30)) >= since);
   const tail = query.get("tailLines");
   const shown = tail === null ? wanted : wanted.slice(Math.max(0, wanted.length - Number(tail)));
@@ -88,37 +101,9 @@ export async function serveLog(
   response.write(limit > 0 ? Buffer.from(text).subarray(0, limit) : text);
   if (query.get("follow") === "true") {
     const until = { isOver: () => response.destroyed, onOver: (wake: () => void) => void response.once("close", wake) };
-    await followLines(file, present.bytes, isLive, until, (lines) => {
+    await followLines(handle, file, present.bytes, isLive, until, (lines) => {
       response.write(lines.map((line) => `${plainLine(line, withTime)}\n`).join(""));
     });
-  }
+  } else await handle.close();
   response.end();
-}
-
-/** Sends the lines that a container writes from now on to the streams of an attached client. */
-export function followOutput(
-  file: string,
-  isLive: () => boolean,
-  stdout: Writable | undefined,
-  stderr: Writable | undefined,
-) {
-  let isOver = false;
-  let wake: () => void = () => {};
-  const until = {
-    isOver: () => isOver,
-    onOver: (callback: () => void) => {
-      wake = callback;
-    },
-  };
-  const from = existsSync(file) ? statSync(file).size : 0;
-  const ended = followLines(file, from, isLive, until, (lines) => {
-    for (const line of lines) (streamOf(line) === "stderr" ? stderr : stdout)?.write(`${plainLine(line, false)}\n`);
-  });
-  return {
-    ended,
-    stop: (): void => {
-      isOver = true;
-      wake();
-    },
-  };
 }

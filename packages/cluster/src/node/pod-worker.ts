@@ -1,27 +1,20 @@
 // The life of one pod on the node: sandbox, volumes, init containers, containers, probes, restarts, the end.
 // One worker per pod; its state is what runs, the pod's status is written from it. States of a container:
 // waiting -> running -> terminated -> (by restart policy, after a back-off) waiting ...
-import { mkdirSync, renameSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdirSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { errorText, jsonEqual } from "@lateen/base";
+import { errorText } from "@lateen/base";
 import { ApiError } from "../api/errors.ts";
 import { recordEvent } from "../api/events.ts";
 import { builtIn } from "../api/kinds.ts";
-import {
-  type Condition,
-  type Container,
-  type ContainerState,
-  type ContainerStatus,
-  type Pod,
-  type PodStatus,
-  type Probe,
-  timestamp,
-} from "../api/objects.ts";
+import { type Container, type ContainerState, type Pod, type Probe, timestamp } from "../api/objects.ts";
+import type { ContainerExit } from "../sandbox/client.ts";
 import { containerSpec, UnknownImage } from "./container-spec.ts";
 import type { NodeContext } from "./kubelet.ts";
+import { type ContainerProcess, isSidecar, podStatus, type Running, terminationMessage } from "./pod-status.ts";
 import { type ProbeResult, Prober, runProbe } from "./probes.ts";
-import { PODS_FOLDER } from "./volumes.ts";
+import { PODS_FOLDER, VolumeNotReady } from "./volumes.ts";
 
 const PODS = builtIn("pods");
 const SIGTERM = 15;
@@ -30,39 +23,20 @@ const BACKOFF_FIRST_MS = 10_000;
 const BACKOFF_MAX_MS = 300_000;
 const BACKOFF_FORGET_MS = 600_000;
 const RETRY_MS = 250;
+/** A container that lacks something (a key of a ConfigMap) tries again soon, and always as soon. */
+const CONFIG_ERROR = "CreateContainerConfigError";
+const CONFIG_RETRY_MS = 2_000;
 /** Pause before what the store could not keep, on a full disk, is written again. */
 export const WRITE_RETRY_MS = 1_000;
 /** A postStart hook that takes longer counts as failed. */
 const HOOK_LIMIT_SECONDS = 120;
 const LOG_GENERATIONS = 2;
 
-/** A running or finished container of the pod. */
-interface Running {
-  readonly container: Container;
-  readonly isInit: boolean;
-  id: string;
-  pid: number;
-  state: ContainerState;
-  lastState: ContainerState;
-  restartCount: number;
-  started: boolean;
-  ready: boolean;
-  probers: Prober[];
-  backoffMs: number;
-  startedAtMs: number;
-  /** PID 1 has been asked to start it, and has not answered yet. */
-  isStarting: boolean;
-  /** It ended before its start was told. */
-  earlyExit: { readonly code: number; readonly signal: number } | undefined;
-  onExit: (() => void) | undefined;
-}
-
-const isSidecar = (container: Container): boolean => container.restartPolicy === "Always";
-
 export class PodWorker {
   readonly #node: NodeContext;
   #pod: Pod;
   readonly #address: string;
+  readonly #hostAddress: string;
   readonly #containers: Running[];
   #stopping = false;
   #initialized = false;
@@ -71,42 +45,44 @@ export class PodWorker {
   #statusDirty = false;
   #startTime: string;
 
-  constructor(node: NodeContext, pod: Pod, address: string) {
+  constructor(node: NodeContext, pod: Pod, addresses: { readonly host: string; readonly pod: string }) {
     this.#node = node;
     this.#pod = pod;
-    this.#address = address;
+    this.#address = addresses.pod;
+    this.#hostAddress = addresses.host;
     this.#startTime = pod.status.startTime ?? timestamp();
-    const make = (container: Container, isInit: boolean): Running => {
-      const old = [...(pod.status.containerStatuses ?? []), ...(pod.status.initContainerStatuses ?? [])].find(
-        (status) => status.name === container.name,
-      );
-      return {
-        container,
-        isInit,
-        id: "",
-        pid: 0,
-        state: {
-          waiting: {
-            reason: isInit || (pod.spec.initContainers ?? []).length === 0 ? "ContainerCreating" : "PodInitializing",
-          },
-        },
-        lastState: {},
-        // After a restart of the instance the containers are new ones of the same pod.
-        restartCount: old?.containerID === undefined ? 0 : old.restartCount + 1,
-        started: false,
-        ready: false,
-        isStarting: false,
-        earlyExit: undefined,
-        probers: [],
-        backoffMs: 0,
-        startedAtMs: 0,
-        onExit: undefined,
-      };
-    };
+    const hasInit = (pod.spec.initContainers ?? []).length > 0;
     this.#containers = [
-      ...(pod.spec.initContainers ?? []).map((container) => make(container, true)),
-      ...pod.spec.containers.map((container) => make(container, false)),
+      ...(pod.spec.initContainers ?? []).map((container) =>
+        this.#entry(container, "initContainers", "PodInitializing"),
+      ),
+      ...pod.spec.containers.map((container) =>
+        this.#entry(container, "containers", hasInit ? "PodInitializing" : "ContainerCreating"),
+      ),
     ];
+  }
+
+  #entry(container: Container, list: Running["list"], reason: string): Running {
+    const { containerStatuses = [], initContainerStatuses = [] } = this.#pod.status;
+    const old = [...containerStatuses, ...initContainerStatuses].find(({ name }) => name === container.name);
+    return {
+      container,
+      list,
+      id: "",
+      process: undefined,
+      state: { waiting: { reason } },
+      lastState: {},
+      // After a restart of the instance the containers are new ones of the same pod.
+      restartCount: old?.containerID === undefined ? 0 : old.restartCount + 1,
+      started: false,
+      ready: false,
+      isStarting: false,
+      earlyExit: undefined,
+      probers: [],
+      backoffMs: 0,
+      startedAtMs: 0,
+      onExit: undefined,
+    };
   }
 
   get address(): string {
@@ -122,10 +98,10 @@ export class PodWorker {
     return `p${this.#pod.metadata.uid.replaceAll("-", "").slice(0, 12)}`;
   }
 
-  /** The process id and environment source of a running container, for exec. */
-  runningContainer(name: string): { readonly pid: number; readonly container: Container } | undefined {
+  /** The process of a running container, for those who enter it. */
+  processOf(name: string): ContainerProcess | undefined {
     const found = this.#containers.find((running) => running.container.name === name);
-    return found?.state.running === undefined ? undefined : { pid: found.pid, container: found.container };
+    return found?.state.running === undefined ? undefined : found.process;
   }
 
   stateOf(name: string): ContainerState | undefined {
@@ -137,9 +113,16 @@ export class PodWorker {
     return join(this.#node.logsFolder, `${namespace}_${name}_${uid}`, `${container}.log`);
   }
 
-  /** The object has changed: labels and the like for the downward API. */
+  /** The object has changed: labels and the like for the downward API, ephemeral containers to be started. */
   update(pod: Pod): void {
     this.#pod = pod;
+    const known = new Set(this.#containers.map(({ container }) => container.name));
+    for (const container of pod.spec.ephemeralContainers ?? []) {
+      if (known.has(container.name) || this.#stopping) continue;
+      const entry = this.#entry(container, "ephemeralContainers", "ContainerCreating");
+      this.#containers.push(entry);
+      void this.#start(entry);
+    }
   }
 
   /** Brings the pod up and keeps it up. Returns when its containers have been started, or it was stopped. */
@@ -147,14 +130,16 @@ export class PodWorker {
     try {
       await this.#node.sandbox.createSandbox(this.sandbox, this.#address, this.#node.gateway);
       this.#writeEtc();
-      this.#pod.status = { ...this.#pod.status, podIP: this.#address, hostIP: this.#node.address };
+      this.#pod.status = { ...this.#pod.status, podIP: this.#address, hostIP: this.#hostAddress };
       this.#changed();
       if (!(await this.#prepareVolumes())) return;
-      for (const running of this.#containers.filter((entry) => entry.isInit)) {
+      for (const running of this.#containers.filter(({ list }) => list === "initContainers")) {
         if (!(await this.#runInit(running))) return;
       }
       this.#initialized = true;
-      await Promise.all(this.#containers.filter((entry) => !entry.isInit).map((entry) => this.#start(entry)));
+      await Promise.all(
+        this.#containers.filter(({ list }) => list === "containers").map((entry) => this.#start(entry)),
+      );
       this.#changed();
     } catch (error) {
       await recordEvent(this.#node.registry, this.#pod, "kubelet", {
@@ -269,12 +254,17 @@ export class PodWorker {
         sandbox: this.sandbox,
         id: running.id,
         log,
+        messageFile: this.#messageFile(running),
       });
       writeFileSync(log, "");
+      mkdirSync(join(this.#messageFile(running), ".."), { recursive: true });
+      writeFileSync(this.#messageFile(running), "");
+      // For whatever user it runs as.
+      chmodSync(this.#messageFile(running), 0o666);
       this.#node.owners.set(running.id, this);
       running.isStarting = true;
       running.earlyExit = undefined;
-      running.pid = await this.#node.sandbox.start(spec);
+      running.process = { ...(await this.#node.sandbox.start(spec)), spec };
       running.isStarting = false;
     } catch (error) {
       running.isStarting = false;
@@ -288,7 +278,7 @@ export class PodWorker {
     running.startedAtMs = performance.now();
     const early = this.#earlyExit(running);
     if (early !== undefined) {
-      setImmediate(() => this.exited(running.id, early.code, early.signal));
+      setImmediate(() => this.exited(early));
       this.#changed();
       return true;
     }
@@ -308,6 +298,10 @@ export class PodWorker {
     return running.earlyExit;
   }
 
+  #messageFile(running: Running): string {
+    return join(PODS_FOLDER, this.#pod.metadata.uid, "messages", running.container.name);
+  }
+
   #rotateLog(log: string): void {
     for (let i = LOG_GENERATIONS; i > 0; i--) {
       try {
@@ -322,8 +316,8 @@ export class PodWorker {
     const isImage = error instanceof UnknownImage;
     const reason = isImage
       ? "ErrImagePull"
-      : error instanceof Error && error.name === "VolumeNotReady"
-        ? "CreateContainerConfigError"
+      : error instanceof VolumeNotReady || /^failed to prepare subPath/.test(errorText(error))
+        ? CONFIG_ERROR
         : "RunContainerError";
     const message = isImage
       ? `image "${running.container.image}" is not in the image table; the embedded cluster runs known images only and those added to it: lateen image add ${running.container.image} -- COMMAND`
@@ -336,14 +330,15 @@ export class PodWorker {
       reason: isImage ? "Failed" : reason,
       message,
     });
-    if (!running.isInit) void this.#backOff(running).then((goesOn) => (goesOn ? this.#start(running) : undefined));
+    if (running.list === "containers")
+      void this.#backOff(running).then((goesOn) => (goesOn ? this.#start(running) : undefined));
   }
 
   #probe(running: Running): void {
     const { container } = running;
     const run = (probe: NonNullable<Container["startupProbe"]>) => (): Promise<ProbeResult> =>
       runProbe(probe, container, this.#address, (command, timeoutMs) =>
-        this.#node.execProbe(running.pid, container, command, timeoutMs),
+        this.#node.execProbe(running.process, command, timeoutMs),
       );
     const { startupProbe, readinessProbe, livenessProbe } = container;
     const begin = (): void => {
@@ -388,7 +383,7 @@ export class PodWorker {
     }
     const probe = { ...handler, timeoutSeconds: limitSeconds };
     const { ok, message } = await runProbe(probe, running.container, this.#address, (command, timeoutMs) =>
-      this.#node.execProbe(running.pid, running.container, command, timeoutMs),
+      this.#node.execProbe(running.process, command, timeoutMs),
     );
     if (!ok) await this.#tell(running, "Warning", `Failed${name}Hook`, `${name}Hook failed: ${message}`);
     return ok;
@@ -396,8 +391,7 @@ export class PodWorker {
 
   /** An event about one container. */
   #tell(running: Running, type: "Normal" | "Warning", reason: string, message: string): Promise<void> {
-    const list = running.isInit ? "initContainers" : "containers";
-    const fieldPath = `spec.${list}{${running.container.name}}`;
+    const fieldPath = `spec.${running.list}{${running.container.name}}`;
     return recordEvent(this.#node.registry, this.#pod, "kubelet", { type, reason, message, fieldPath });
   }
 
@@ -412,20 +406,23 @@ export class PodWorker {
   }
 
   /** A container of this pod has ended. */
-  exited(id: string, code: number, signal: number): void {
+  exited(exit: ContainerExit): void {
+    const { container: id, code, signal } = exit;
     const running = this.#containers.find((entry) => entry.id === id);
     if (running === undefined) return;
     if (running.isStarting) {
-      running.earlyExit = { code, signal };
+      running.earlyExit = exit;
       return;
     }
     for (const prober of running.probers.splice(0)) prober.stop();
     const startedAt = running.state.running?.startedAt ?? timestamp();
+    const message = terminationMessage(running, code, this.#messageFile(running), this.logFile(running.container.name));
     running.state = {
       terminated: {
         exitCode: code,
         ...(signal === 0 ? {} : { signal }),
-        reason: code === 0 ? "Completed" : "Error",
+        reason: exit.isOutOfMemory ? "OOMKilled" : code === 0 ? "Completed" : "Error",
+        ...(message === "" ? {} : { message }),
         startedAt,
         finishedAt: timestamp(),
         containerID: `lateen://${id}`,
@@ -439,6 +436,7 @@ export class PodWorker {
       running.onExit = undefined;
       return;
     }
+    if (running.list === "ephemeralContainers") return;
     const policy = isSidecar(running.container) ? "Always" : this.#pod.spec.restartPolicy;
     if (this.#stopping || policy === "Never" || (policy === "OnFailure" && code === 0)) return;
     void this.#backOff(running).then((goesOn) => (goesOn ? this.#start(running) : undefined));
@@ -449,21 +447,17 @@ export class PodWorker {
     const hasRun = running.state.terminated !== undefined;
     const ranMs = performance.now() - running.startedAtMs;
     if (ranMs > BACKOFF_FORGET_MS) running.backoffMs = 0;
-    const wait = running.backoffMs;
-    running.backoffMs = wait === 0 ? BACKOFF_FIRST_MS : Math.min(wait * 2, BACKOFF_MAX_MS);
+    const isConfig = running.state.waiting?.reason === CONFIG_ERROR;
+    const wait = isConfig ? CONFIG_RETRY_MS : running.backoffMs;
+    running.backoffMs = isConfig ? 0 : wait === 0 ? BACKOFF_FIRST_MS : Math.min(wait * 2, BACKOFF_MAX_MS);
     if (wait > 0) {
       const { terminated, waiting } = running.state;
       if (terminated !== undefined) running.lastState = { terminated };
-      const isImage = waiting?.reason === "ErrImagePull" || waiting?.reason === "ImagePullBackOff";
-      const message = isImage
-        ? waiting?.message
-        : `back-off ${wait / 1000}s restarting failed container=${running.container.name}`;
-      running.state = {
-        waiting: {
-          reason: isImage ? "ImagePullBackOff" : "CrashLoopBackOff",
-          ...(message === undefined ? {} : { message }),
-        },
-      };
+      const { reason, message = "" } = waiting ?? {};
+      const back = `back-off ${wait / 1000}s restarting failed container=${running.container.name}`;
+      if (reason === "ErrImagePull") running.state = { waiting: { reason: "ImagePullBackOff", message } };
+      else if (reason !== CONFIG_ERROR && reason !== "ImagePullBackOff")
+        running.state = { waiting: { reason: "CrashLoopBackOff", message: back } };
       this.#changed();
       if (!(await this.#pause(wait))) return false;
     }
@@ -512,7 +506,10 @@ export class PodWorker {
           PODS,
           namespace,
           name,
-          (current) => (current.metadata.uid === uid ? { ...current, status: this.#status(current as Pod) } : current),
+          (current) =>
+            current.metadata.uid === uid
+              ? { ...current, status: podStatus(current as Pod, this.#containers, this.#facts()) }
+              : current,
           { subresource: "status" },
         );
       } catch (error) {
@@ -527,73 +524,12 @@ export class PodWorker {
     this.#statusRunning = false;
   }
 
-  #statusOf(running: Running): ContainerStatus {
-    const { container } = running;
+  #facts(): Parameters<typeof podStatus>[2] {
     return {
-      name: container.name,
-      image: container.image,
-      imageID: container.image,
-      ...(running.id === "" ? {} : { containerID: `lateen://${running.id}` }),
-      ready: running.isInit && !isSidecar(container) ? running.state.terminated?.exitCode === 0 : running.ready,
-      started: running.started && running.state.running !== undefined,
-      restartCount: running.restartCount,
-      state: running.state,
-      lastState: running.lastState,
-    };
-  }
-
-  #phase(main: readonly Running[]): PodStatus["phase"] {
-    const isOver = (running: Running): boolean =>
-      running.state.terminated !== undefined && this.#pod.spec.restartPolicy !== "Always";
-    if (main.every(isOver) && main.length > 0) {
-      const failed = main.some((running) => running.state.terminated?.exitCode !== 0);
-      if (!failed || this.#pod.spec.restartPolicy === "Never") return failed ? "Failed" : "Succeeded";
-    }
-    const hasStarted = main.some((running) => running.startedAtMs > 0);
-    return hasStarted ? "Running" : "Pending";
-  }
-
-  #status(current: Pod): PodStatus {
-    const main = this.#containers.filter((running) => !running.isInit);
-    const initial = this.#containers.filter((running) => running.isInit);
-    const isReady =
-      this.#initialized &&
-      main.every((running) => running.ready) &&
-      initial.every((running) => !isSidecar(running.container) || running.ready);
-    const conditions = [
-      ["PodReadyToStartContainers", true],
-      ["Initialized", this.#initialized],
-      ["Ready", isReady],
-      ["ContainersReady", isReady],
-      ["PodScheduled", true],
-    ] as const;
-    const before = current.status.conditions ?? [];
-    const unready = main.filter((running) => !running.ready).map((running) => running.container.name);
-    return {
-      ...current.status,
-      phase: this.#phase(main),
-      hostIP: this.#node.address,
-      hostIPs: [{ ip: this.#node.address }],
-      podIP: this.#address,
-      podIPs: [{ ip: this.#address }],
+      hostAddress: this.#hostAddress,
+      address: this.#address,
       startTime: this.#startTime,
-      conditions: conditions.map(([type, value]): Condition => {
-        const status = value ? "True" : "False";
-        const old = before.find((condition) => condition.type === type);
-        const why =
-          !value && type.endsWith("Ready")
-            ? { reason: "ContainersNotReady", message: `containers with unready status: [${unready.join(" ")}]` }
-            : {};
-        const next: Condition = {
-          type,
-          status,
-          ...why,
-          lastTransitionTime: old?.status === status ? (old.lastTransitionTime ?? timestamp()) : timestamp(),
-        };
-        return old !== undefined && jsonEqual(old, next) ? old : next;
-      }),
-      containerStatuses: main.map((running) => this.#statusOf(running)),
-      ...(initial.length === 0 ? {} : { initContainerStatuses: initial.map((running) => this.#statusOf(running)) }),
+      isInitialized: this.#initialized,
     };
   }
 }

@@ -37,13 +37,16 @@ export class ServiceNat {
     this.#running = true;
     while (this.#isDirty) {
       this.#isDirty = false;
-      const rules = renderRules(
-        this.#store.list("services") as Service[],
-        this.#store.list(tableOf(builtIn("endpointslices"))) as EndpointSlice[],
-      );
+      const services = this.#store.list("services") as Service[];
+      const slices = this.#store.list(tableOf(builtIn("endpointslices"))) as EndpointSlice[];
+      const rules = renderRules(services, slices, true);
       if (rules === this.#applied) continue;
       try {
-        await restore(rules);
+        await restore(rules).catch((error: unknown) => {
+          if (!rules.includes("-m recent")) throw error;
+          process.stderr.write(`services: without session affinity, which this kernel refuses: ${errorText(error)}\n`);
+          return restore(renderRules(services, slices, false));
+        });
         this.#applied = rules;
         this.onApplied();
       } catch (error) {
@@ -83,8 +86,15 @@ function backendsOf(slices: readonly EndpointSlice[], service: Service, port: Se
     });
 }
 
+/** For how long a client keeps its endpoint; undefined: each connection may go to another one. */
+function affinitySeconds(service: Service): number | undefined {
+  if (service.spec["sessionAffinity"] !== "ClientIP") return undefined;
+  const config = service.spec["sessionAffinityConfig"] as { clientIP?: { timeoutSeconds?: number } } | undefined;
+  return config?.clientIP?.timeoutSeconds ?? 10_800;
+}
+
 /** The nat and filter tables of all Services, as iptables-restore reads them. */
-function renderRules(services: readonly Service[], slices: readonly EndpointSlice[]): string {
+function renderRules(services: readonly Service[], slices: readonly EndpointSlice[], hasAffinity: boolean): string {
   const chains: string[] = [];
   const entries: string[] = [];
   const bodies: string[] = [];
@@ -108,6 +118,14 @@ function renderRules(services: readonly Service[], slices: readonly EndpointSlic
       chains.push(chain);
       entries.push(`-A LATEEN-SERVICES ${match} -j ${chain}`);
       if (nodeMatch !== undefined) entries.push(`-A LATEEN-SERVICES ${nodeMatch} -j ${chain}`);
+      const seconds = hasAffinity ? affinitySeconds(service) : undefined;
+      // The kernel's list of an endpoint's clients: its name outlasts the table, which is written anew.
+      const clientsOf = ({ address, port: to }: Backend): string =>
+        `-m recent --rsource --name ${service.metadata.uid.slice(0, 8)}-${address}-${to}`;
+      if (seconds !== undefined)
+        backends.forEach((backend, i) => {
+          bodies.push(`-A ${chain} ${clientsOf(backend)} --rcheck --seconds ${seconds} --reap -j ${chain}-${i}`);
+        });
       backends.forEach((backend, i) => {
         const endpoint = `${chain}-${i}`;
         chains.push(endpoint);
@@ -116,7 +134,7 @@ function renderRules(services: readonly Service[], slices: readonly EndpointSlic
         bodies.push(`-A ${chain}${share} -j ${endpoint}`);
         bodies.push(`-A ${endpoint} -s ${backend.address}/32 -j MARK --set-xmark ${HAIRPIN_MARK}`);
         bodies.push(
-          `-A ${endpoint} -p ${protocol} -m ${protocol} -j DNAT --to-destination ${backend.address}:${backend.port}`,
+          `-A ${endpoint}${seconds === undefined ? "" : ` ${clientsOf(backend)} --set`} -p ${protocol} -m ${protocol} -j DNAT --to-destination ${backend.address}:${backend.port}`,
         );
       });
     }

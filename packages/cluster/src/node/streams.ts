@@ -1,7 +1,9 @@
 // exec, attach and port-forward: bytes between a client and a container, over WebSocket or SPDY. The protocols are Kubernetes'
 // remote command (v4 and v5.channel.k8s.io) and port-forward; kubectl uses WebSockets from 1.30, others and older ones SPDY.
 import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
 import type { IncomingMessage } from "node:http";
+import { createServer, type Socket } from "node:net";
 import { Duplex, type Readable, type Writable } from "node:stream";
 import { WebSocket, WebSocketServer } from "ws";
 import { ApiError, badRequest } from "../api/errors.ts";
@@ -56,20 +58,29 @@ function exitStatus(code: number): Record<string, unknown> {
   };
 }
 
-const sockets = new WebSocketServer({
-  noServer: true,
-  handleProtocols: (offered) => [...COMMAND_PROTOCOLS, TUNNEL_PROTOCOL].find((name) => offered.has(name)) ?? false,
+const sockets = new WebSocketServer({ noServer: true });
+/** The protocol chosen for a request. `SPDY/3.1+...` has a character that RFC 6455 does not allow: it is not for `ws` to read. */
+const protocols = new WeakMap<IncomingMessage, string>();
+sockets.on("headers", (lines, request) => {
+  lines.push(`Sec-WebSocket-Protocol: ${protocols.get(request)}`);
 });
 
 const isSpdy = (request: IncomingMessage): boolean => /^spdy\/3\.1$/i.test(String(request.headers.upgrade ?? ""));
 
-function openWebSocket({ request, socket, head }: Upgrade): Promise<WebSocket> {
-  const offered = String(request.headers["sec-websocket-protocol"] ?? "");
-  if (![...COMMAND_PROTOCOLS, TUNNEL_PROTOCOL].some((name) => offered.includes(name)))
+/** Accepts a WebSocket with the best of the protocols that the client offers. */
+function openWebSocket({ request, socket, head }: Upgrade): Promise<{ socket: WebSocket; protocol: string }> {
+  const { "sec-websocket-protocol": header = "", ...others } = request.headers;
+  const offered = header.split(",").map((name) => name.trim());
+  const protocol = [...COMMAND_PROTOCOLS, TUNNEL_PROTOCOL].find((name) => offered.includes(name));
+  if (protocol === undefined)
     throw badRequest(
-      `unable to upgrade: none of ${offered || "(no protocol)"} is one of ${COMMAND_PROTOCOLS.join(", ")}`,
+      `unable to upgrade: none of ${header || "(no protocol)"} is one of ${COMMAND_PROTOCOLS.join(", ")}`,
     );
-  return new Promise((resolve) => sockets.handleUpgrade(request, socket, head, resolve));
+  request.headers = others;
+  protocols.set(request, protocol);
+  return new Promise((resolve) =>
+    sockets.handleUpgrade(request, socket, head, (opened) => resolve({ socket: opened, protocol })),
+  );
 }
 
 /** Answers 101 and starts SPDY on the socket. `protocols` are those of the server, best first. */
@@ -159,7 +170,7 @@ function spdyRemote(upgrade: Upgrade, streams: CommandStreams): Promise<Remote> 
 async function openRemote(upgrade: Upgrade, streams: CommandStreams): Promise<Remote> {
   return isSpdy(upgrade.request)
     ? spdyRemote(upgrade, streams)
-    : webSocketRemote(await openWebSocket(upgrade), streams);
+    : webSocketRemote((await openWebSocket(upgrade)).socket, streams);
 }
 
 /** Runs a helper process (sandbox.py exec) for the client: its streams are the command's, its exit code too. */
@@ -194,25 +205,60 @@ function forward(from: Readable | null, to: Writable | undefined): void {
   else from.pipe(to, { end: false });
 }
 
-/** Shows a running container to the client: `follow` gets the outputs and returns how to end; `input` takes stdin, if there is one. */
+/** Numbers of the outputs in the frames that PID 1 sends to an attached client: one byte, four of the length, the bytes. */
+const FRAME = { stdout: 1, stderr: 2, head: 5 } as const;
+let attachments = 0;
+
+/**
+ * Joins a client to a running container. `attach` has PID 1 connect to the socket at a path, `resize` sets the size of the
+ * container's terminal.
+ */
 export async function serveAttach(
   upgrade: Upgrade,
   streams: CommandStreams,
-  attach: (
-    stdout: Writable | undefined,
-    stderr: Writable | undefined,
-    stdin: Readable | undefined,
-    onResize: Remote["onResize"],
-  ) => {
-    readonly ended: Promise<void>;
-    readonly stop: () => void;
-  },
+  attach: (path: string) => Promise<void>,
+  resize: (rows: number, columns: number) => void,
 ): Promise<void> {
-  const remote = await openRemote(upgrade, streams);
-  const { ended, stop } = attach(remote.stdout, remote.stderr, remote.stdin, remote.onResize);
-  remote.onClose(stop);
-  await ended;
-  remote.finish(exitStatus(0));
+  const path = `/run/lateen/attach-${++attachments}.sock`;
+  const server = createServer();
+  try {
+    const joined = once(server, "connection") as Promise<[Socket]>;
+    server.listen(path);
+    await once(server, "listening");
+    await attach(path);
+    const [container] = await joined;
+    container.on("error", () => container.destroy());
+    const remote = await openRemote(upgrade, streams);
+    const outputs = new Map([
+      [FRAME.stdout as number, remote.stdout],
+      // A terminal has one output.
+      [FRAME.stderr as number, remote.stderr],
+    ]);
+    let rest = Buffer.alloc(0);
+    container.on("data", (data: Buffer) => {
+      rest = Buffer.concat([rest, data]);
+      while (rest.length >= FRAME.head && rest.length >= FRAME.head + rest.readUInt32BE(1)) {
+        const end = FRAME.head + rest.readUInt32BE(1);
+        const output = outputs.get(rest[0] ?? 0);
+        // Who does not read is not read for: PID 1 cuts it off when too much waits.
+        if (output?.write(rest.subarray(FRAME.head, end)) === false) {
+          container.pause();
+          output.once("drain", () => container.resume());
+        }
+        rest = rest.subarray(end);
+      }
+    });
+    remote.stdin?.pipe(container, { end: true });
+    remote.onResize((line) => {
+      const { Height, Width } = JSON.parse(line) as { Height: number; Width: number };
+      resize(Height, Width);
+    });
+    remote.onClose(() => container.destroy());
+    await new Promise<void>((resolve) => container.once("close", resolve));
+    remote.finish(exitStatus(0));
+  } finally {
+    server.close();
+  }
 }
 
 /** A WebSocket as a stream of bytes: port-forward's SPDY inside binary messages. */
@@ -252,8 +298,8 @@ export async function servePortForward(upgrade: Upgrade, dial: (port: number) =>
     openSpdy(upgrade, ["portforward.k8s.io"], onStream);
     return;
   }
-  const socket = await openWebSocket(upgrade);
-  if (socket.protocol === TUNNEL_PROTOCOL) new SpdySession(tunnel(socket), onStream);
+  const { socket, protocol } = await openWebSocket(upgrade);
+  if (protocol === TUNNEL_PROTOCOL) new SpdySession(tunnel(socket), onStream);
   else servePorts(socket, upgrade.request, dial);
 }
 

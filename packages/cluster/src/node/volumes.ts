@@ -1,8 +1,22 @@
 // Volumes of a pod as folders below /run/lateen/pods, in the instance's own mount namespace: gone when it is.
-import { chmodSync, chownSync, mkdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  mkdirSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  type Stats,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { availableParallelism, totalmem } from "node:os";
 import { dirname, join } from "node:path";
 import { issueToken, type TokenSigner } from "../api/auth.ts";
-import type { KubeObject, Pod, Volume } from "../api/objects.ts";
+import type { Container, KubeObject, Pod, ResourceFieldRef, Volume } from "../api/objects.ts";
+import { quantityNanos } from "../api/quantity.ts";
 import { nodeOf } from "../api/reviews.ts";
 import type { Store } from "../api/store.ts";
 
@@ -53,13 +67,39 @@ export function downwardValue(pod: Pod, fieldPath: string): string {
   }
 }
 
+/** `limits.cpu` and the like, in whole cores or bytes, or in units of `divisor`; what is not limited is the machine's. */
+export function resourceValue(container: Container, { resource, divisor }: ResourceFieldRef): string {
+  const [list = "", name = ""] = resource.split(".");
+  const { requests, limits } = container.resources ?? {};
+  const machine: Readonly<Record<string, string>> = { cpu: String(availableParallelism()), memory: String(totalmem()) };
+  const value = list === "limits" ? (limits?.[name] ?? machine[name]) : (requests?.[name] ?? limits?.[name]);
+  const unit = divisor === undefined || divisor === "0" ? 1_000_000_000n : quantityNanos(divisor);
+  // Rounded up, as the kubelet does.
+  return String((quantityNanos(value ?? "0") + unit - 1n) / unit);
+}
+
+/** The host's files are shown as they are, and never for writing. */
+export const isHostPath = (pod: Pod, volume: string): boolean =>
+  (pod.spec.volumes ?? []).some(({ name, hostPath }) => name === volume && hostPath !== undefined);
+
 type Files = Map<string, Buffer>;
+
+/** What a hostPath's `type` asks for. */
+const TYPES: Readonly<Record<string, (stats: Stats) => boolean>> = {
+  Directory: (stats) => stats.isDirectory(),
+  File: (stats) => stats.isFile(),
+  Socket: (stats) => stats.isSocket(),
+  CharDevice: (stats) => stats.isCharacterDevice(),
+  BlockDevice: (stats) => stats.isBlockDevice(),
+};
 
 export class Volumes {
   readonly #store: Store;
   readonly #signer: TokenSigner;
+  readonly #stateFolder: string;
 
-  constructor(store: Store, signer: TokenSigner) {
+  constructor(store: Store, signer: TokenSigner, stateFolder: string) {
+    this.#stateFolder = realpathSync(stateFolder);
     this.#store = store;
     this.#signer = signer;
   }
@@ -98,8 +138,15 @@ export class Volumes {
   #files(pod: Pod, volume: Volume): { files: Files; renewSeconds: number | undefined } {
     const files: Files = new Map();
     let renewSeconds: number | undefined;
-    const downward = (items: readonly { path: string; fieldRef?: { fieldPath: string } }[]): void => {
-      for (const item of items) files.set(item.path, Buffer.from(downwardValue(pod, item.fieldRef?.fieldPath ?? "")));
+    const downward = (items: NonNullable<NonNullable<Volume["downwardAPI"]>["items"]>): void => {
+      for (const { path, fieldRef, resourceFieldRef } of items) {
+        const container = pod.spec.containers.find(({ name }) => name === resourceFieldRef?.containerName);
+        const value =
+          resourceFieldRef === undefined || container === undefined
+            ? downwardValue(pod, fieldRef?.fieldPath ?? "")
+            : resourceValue(container, resourceFieldRef);
+        files.set(path, Buffer.from(value));
+      }
     };
     const { configMap, secret, downwardAPI, projected } = volume;
     if (configMap !== undefined) {
@@ -149,6 +196,10 @@ export class Volumes {
     const group = pod.spec.securityContext?.fsGroup;
     for (const volume of pod.spec.volumes ?? []) {
       const folder = volumeFolder(pod, volume.name);
+      if (volume.hostPath !== undefined) {
+        this.#hostPath(folder, volume.hostPath.path, volume.hostPath.type ?? "");
+        continue;
+      }
       if (volume.emptyDir !== undefined || Object.keys(volume).length === 1) {
         mkdirSync(folder, { recursive: true });
         chmodSync(folder, 0o777);
@@ -160,6 +211,22 @@ export class Volumes {
       if (renewSeconds !== undefined) next = Math.min(next ?? renewSeconds, renewSeconds);
     }
     return next;
+  }
+
+  /** A link to a place of the host. Nothing is made there, and the state folder, with the cluster's keys, is not shown. */
+  #hostPath(link: string, path: string, type: string): void {
+    const real = existsSync(path) ? realpathSync(path) : undefined;
+    if (real === undefined)
+      throw new VolumeNotReady(`hostPath ${path}: there is no such file or folder on this machine`);
+    const state = this.#stateFolder;
+    if (`${state}/`.startsWith(`${real.replace(/\/$/, "")}/`) || `${real}/`.startsWith(`${state}/`))
+      throw new VolumeNotReady(`hostPath ${path}: it holds the state of the cluster itself, which no pod may see`);
+    const isOf = TYPES[type.replace(/OrCreate$/, "")];
+    if (isOf !== undefined && !isOf(statSync(real)))
+      throw new VolumeNotReady(`hostPath type check failed: ${path} is not a ${type.toLowerCase()}`);
+    mkdirSync(dirname(link), { recursive: true });
+    rmSync(link, { force: true });
+    symlinkSync(real, link);
   }
 
   remove(pod: Pod): void {

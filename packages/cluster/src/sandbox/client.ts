@@ -8,6 +8,8 @@ export interface Mount {
   readonly source: string;
   readonly target: string;
   readonly readOnly: boolean;
+  /** What of `source` is mounted: a path below it that no link leads out of. Missing folders are made. */
+  readonly beneath?: string;
 }
 
 /** Everything that sandbox.py needs to start a container. */
@@ -20,7 +22,7 @@ export interface ContainerSpec {
   readonly cwd: string;
   readonly uid: number;
   readonly gid: number;
-  readonly groups: readonly number[];
+  readonly groupIds: readonly number[];
   readonly addCapabilities: readonly string[];
   readonly dropCapabilities: readonly string[];
   readonly privileged: boolean;
@@ -30,6 +32,11 @@ export interface ContainerSpec {
   readonly files: Readonly<Record<string, string>>;
   /** Folder with the files that the container's root begins with. */
   readonly lower?: string;
+  readonly stdin: boolean;
+  /** Its input ends when the first client that was attached to it leaves. */
+  readonly stdinOnce: boolean;
+  readonly tty: boolean;
+  readonly limits?: { readonly memoryBytes?: number; readonly cpuMillis?: number };
   readonly log: string;
 }
 
@@ -37,6 +44,8 @@ export interface ContainerExit {
   readonly container: string;
   readonly code: number;
   readonly signal: number;
+  /** The kernel has ended a process of it for want of memory. */
+  readonly isOutOfMemory: boolean;
 }
 
 interface Waiting {
@@ -84,9 +93,25 @@ export class SandboxClient {
     await this.#request("remove-sandbox", { name });
   }
 
-  /** Starts a container; resolves with its process id once its command runs. */
-  async start(spec: ContainerSpec): Promise<number> {
-    return Number((await this.#request("start", { spec }))["pid"]);
+  /** Gives the node one more address. */
+  async addAddress(address: string): Promise<void> {
+    await this.#request("node-address", { address });
+  }
+
+  /** Starts a container; resolves with its process id and control groups once its command runs. */
+  async start(spec: ContainerSpec): Promise<{ readonly pid: number; readonly groups: readonly string[] }> {
+    const { pid, groups } = await this.#request("start", { spec });
+    return { pid: Number(pid), groups: groups as string[] };
+  }
+
+  /** Joins a container's streams to the socket that listens at `path` (see Attachment in init.py). */
+  async attach(container: string, path: string): Promise<void> {
+    await this.#request("attach", { container, path });
+  }
+
+  /** Sets the size of a container's terminal, in characters. */
+  async resize(container: string, rows: number, columns: number): Promise<void> {
+    await this.#request("resize", { container, rows, columns });
   }
 
   async kill(container: string, signal: number): Promise<void> {
