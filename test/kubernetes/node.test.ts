@@ -32,7 +32,7 @@ const pod = (name: string, command: string, container: object = {}, spec: object
 });
 /** A shell asks for input; busybox asks the terminal where its cursor is, too. */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: that is how it asks
-const PROMPT = /[#$] (?:\u001b\[6n)?$/;
+const PROMPT = /[#$] (?:\u001b\[\d*[nJ])*$/;
 const FOREVER = "trap 'exit 0' TERM; while true; do sleep 0.2; done";
 
 /** The last state of the pod's container, once it has ended. */
@@ -283,6 +283,37 @@ describe("containers on a node", { timeout: 420_000 }, () => {
     );
     assert.equal(status.exitCode, 0);
     assert.equal(await kubectl(["logs", "shell", "-c", "look"]), "here\nshell\n");
+  });
+
+  test("debug sees the processes of its target; a copy's containers see each other's", async () => {
+    const look = ["--image", IMAGE, "-i", "--container", "see", "--", "sh", "-c", "cat /proc/1/cmdline | tr '\\0' ' '"];
+    await new Session("kubectl", ["-n", NAMESPACE, "debug", "shell", "--target", "main", ...look]).exitCode();
+    assert.match(await kubectl(["logs", "shell", "-c", "see"]), /^sh -c trap/);
+    const copy = [
+      "debug",
+      "shell",
+      "--copy-to",
+      "copied",
+      "--share-processes",
+      "--image",
+      IMAGE,
+      "--container",
+      "side",
+    ];
+    await kubectl([...copy, "--", "sh", "-c", FOREVER]);
+    await kubectl(["wait", "--for=condition=Ready", "pod/copied", "--timeout=60s"]);
+    const names = "for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline; echo; done";
+    const seen = await kubectl(["exec", "copied", "-c", "side", "--", "sh", "-c", names]);
+    assert.equal(seen.split("\n").filter((line) => line.startsWith("sh -c trap")).length, 2, seen);
+    await kubectl(["delete", "pod", "copied"]);
+  });
+
+  test("a pod of the host's network has the node's address", async () => {
+    await apply(pod("outer", FOREVER, {}, { hostNetwork: true }));
+    await kubectl(["wait", "--for=condition=Ready", "pod/outer", "--timeout=60s"]);
+    const { status } = await json(["get", "pod", "outer"]);
+    assert.equal(status.podIP, status.hostIP);
+    await kubectl(["delete", "pod", "outer"]);
   });
 
   test("session affinity keeps a client with one endpoint", async () => {

@@ -154,6 +154,8 @@ export interface Container {
   restartPolicy?: string;
   stdin?: boolean;
   stdinOnce?: boolean;
+  /** (ephemeral containers) the container whose processes it sees. */
+  targetContainerName?: string;
   terminationMessagePath?: string;
   terminationMessagePolicy?: string;
   tty?: boolean;

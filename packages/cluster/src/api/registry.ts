@@ -338,7 +338,8 @@ export class Registry {
       else result.status = old.status;
     }
     this.#strategies.of(kind).prepareUpdate(result, old, subresource);
-    if (kind.hasGeneration && this.#changesDesiredState(kind, old, result))
+    // A pod that gets its node has been asked for nothing new.
+    if (kind.hasGeneration && subresource !== "binding" && this.#changesDesiredState(kind, old, result))
       result.metadata.generation = (old.metadata.generation ?? 1) + 1;
     return result;
   }

@@ -13,6 +13,12 @@ export class UnknownImage extends Error {
   override readonly name = "UnknownImage";
 }
 
+/** What the pod calls itself. */
+export function hostnameOf(pod: Pod): string {
+  const { hostname, nodeName, hostNetwork } = pod.spec;
+  return (hostNetwork === true ? nodeName : hostname) ?? pod.metadata.name;
+}
+
 function keyValue(
   store: Store,
   pod: Pod,
@@ -82,7 +88,7 @@ function environment(
   const env: Record<string, string> = {
     ...BASE_ENV,
     ...imageEnv,
-    HOSTNAME: pod.spec.hostname ?? pod.metadata.name,
+    HOSTNAME: hostnameOf(pod),
     ...serviceEnv(store, pod),
   };
   for (const source of container.envFrom ?? []) {
@@ -110,6 +116,8 @@ export function containerSpec(parts: {
   readonly sandbox: string;
   readonly id: string;
   readonly log: string;
+  /** The container whose processes it is to see. */
+  readonly target: string | undefined;
   /** Where the container may say why it ends. */
   readonly messageFile: string;
 }): ContainerSpec {
@@ -142,10 +150,11 @@ export function containerSpec(parts: {
   const security = container.securityContext ?? {};
   const group = pod.spec.securityContext?.fsGroup;
   const limits = limitsOf(container);
+  const processes = parts.target ?? (pod.spec["shareProcessNamespace"] === true ? "" : undefined);
   return {
     container: parts.id,
     sandbox: parts.sandbox,
-    hostname: pod.spec.hostname ?? pod.metadata.name,
+    hostname: hostnameOf(pod),
     args: [...entrypoint, ...given].map((arg) => expand(arg, env)),
     env,
     cwd: container.workingDir ?? image.cwd ?? "/",
@@ -164,6 +173,7 @@ export function containerSpec(parts: {
     stdin: container.stdin === true,
     stdinOnce: container.stdinOnce === true,
     tty: container.tty === true,
+    ...(processes === undefined ? {} : { processesOf: processes }),
     ...(limits === undefined ? {} : { limits }),
   };
 }

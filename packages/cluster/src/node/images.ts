@@ -69,6 +69,14 @@ export function normalName(name: string): string {
   return /(:[\w.-]+|@sha256:\w+)$/.test(short.split("/").at(-1) ?? "") ? short : `${short}:latest`;
 }
 
+/** A name with registry and tag, as container runtimes write it. */
+export function fullName(name: string): string {
+  const normal = normalName(name);
+  const [first = "", ...rest] = normal.split("/");
+  if (rest.length > 0 && /[.:]|^localhost$/.test(first)) return normal;
+  return rest.length > 0 ? `docker.io/${normal}` : `docker.io/library/${normal}`;
+}
+
 /** Where the host keeps what containers run. */
 export interface Programs {
   readonly project: string;

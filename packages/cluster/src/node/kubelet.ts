@@ -109,7 +109,10 @@ export class Kubelet implements NodePort, NodeContext {
     }
     if (host === undefined || FINISHED.has(pod.status.phase)) return;
     const used = new Set([...this.#workers.values()].map(({ address }) => address));
-    const started = new PodWorker(this, pod, { host, pod: this.#nodes.freePodAddress(nodeName, used) });
+    const started = new PodWorker(this, pod, {
+      host,
+      pod: pod.spec["hostNetwork"] === true ? host : this.#nodes.freePodAddress(nodeName, used),
+    });
     this.#workers.set(pod.metadata.uid, started);
     void started.run();
   }
@@ -233,7 +236,7 @@ export class Kubelet implements NodePort, NodeContext {
   async stream(how: string, namespace: string, name: string, query: URLSearchParams, upgrade: Upgrade): Promise<void> {
     const worker = this.#worker(namespace, name);
     if (how === "portforward") {
-      const netns = `/run/netns/${worker.sandbox}`;
+      const netns = worker.sandbox === "" ? "/proc/self/ns/net" : `/run/netns/${worker.sandbox}`;
       return servePortForward(upgrade, (port) => helper(this.#options.sandboxScript, ["dial", netns, String(port)]));
     }
     const containerName = this.#containerName(worker.pod, query);

@@ -1,6 +1,6 @@
 // What a pod's status says of its containers, from what runs.
 import { existsSync, readFileSync } from "node:fs";
-import { jsonEqual } from "@lateen/base";
+import { contentHash, jsonEqual } from "@lateen/base";
 import {
   type Condition,
   type Container,
@@ -11,6 +11,7 @@ import {
   timestamp,
 } from "../api/objects.ts";
 import type { ContainerExit, ContainerSpec } from "../sandbox/client.ts";
+import { fullName } from "./images.ts";
 import { plainLine } from "./logs.ts";
 import type { Prober } from "./probes.ts";
 
@@ -72,10 +73,22 @@ const isFullyRun = (running: Running, restartPolicy: string | undefined): boolea
 function containerStatus(running: Running): ContainerStatus {
   const { container, list, process } = running;
   const isPlainInit = list === "initContainers" && !isSidecar(container);
+  const { volumeMounts = [] } = process === undefined ? {} : container;
   return {
     name: container.name,
-    image: container.image,
-    imageID: container.image,
+    image: process === undefined ? container.image : fullName(container.image),
+    // There is no digest of what a table names: the name stands for it.
+    imageID: process === undefined ? "" : `sha256:${contentHash(fullName(container.image))}`,
+    ...(process === undefined || list === "ephemeralContainers" ? {} : { resources: container.resources ?? {} }),
+    ...(volumeMounts.length === 0
+      ? {}
+      : {
+          volumeMounts: volumeMounts.map(({ name, mountPath, readOnly }) => ({
+            name,
+            mountPath,
+            ...(readOnly === true ? { readOnly, recursiveReadOnly: "Disabled" } : {}),
+          })),
+        }),
     ...(process === undefined ? {} : { containerID: `lateen://${running.id}` }),
     ready: isPlainInit ? running.state.terminated?.exitCode === 0 : running.ready,
     started: running.started && running.state.running !== undefined,

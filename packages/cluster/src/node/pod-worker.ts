@@ -10,7 +10,7 @@ import { recordEvent } from "../api/events.ts";
 import { builtIn } from "../api/kinds.ts";
 import { type Container, type ContainerState, type Pod, type Probe, timestamp } from "../api/objects.ts";
 import type { ContainerExit } from "../sandbox/client.ts";
-import { containerSpec, UnknownImage } from "./container-spec.ts";
+import { containerSpec, hostnameOf, UnknownImage } from "./container-spec.ts";
 import type { NodeContext } from "./kubelet.ts";
 import { type ContainerProcess, isSidecar, podStatus, type Running, terminationMessage } from "./pod-status.ts";
 import { type ProbeResult, Prober, runProbe } from "./probes.ts";
@@ -93,8 +93,9 @@ export class PodWorker {
     return this.#pod;
   }
 
-  /** Name of the pod's network namespace: unique, at most 14 characters. */
+  /** Name of the pod's network namespace: unique, at most 14 characters. Empty: it is in that of its node. */
   get sandbox(): string {
+    if (this.#pod.spec["hostNetwork"] === true) return "";
     return `p${this.#pod.metadata.uid.replaceAll("-", "").slice(0, 12)}`;
   }
 
@@ -128,7 +129,7 @@ export class PodWorker {
   /** Brings the pod up and keeps it up. Returns when its containers have been started, or it was stopped. */
   async run(): Promise<void> {
     try {
-      await this.#node.sandbox.createSandbox(this.sandbox, this.#address, this.#node.gateway);
+      if (this.sandbox !== "") await this.#node.sandbox.createSandbox(this.sandbox, this.#address, this.#node.gateway);
       this.#writeEtc();
       this.#pod.status = { ...this.#pod.status, podIP: this.#address, hostIP: this.#hostAddress };
       this.#changed();
@@ -153,8 +154,8 @@ export class PodWorker {
   #writeEtc(): void {
     const etc = join(PODS_FOLDER, this.#pod.metadata.uid, "etc");
     mkdirSync(etc, { recursive: true });
-    const { namespace, name } = this.#pod.metadata;
-    const hostname = this.#pod.spec.hostname ?? name;
+    const { namespace } = this.#pod.metadata;
+    const hostname = hostnameOf(this.#pod);
     const search = `${namespace}.svc.cluster.local svc.cluster.local cluster.local`;
     writeFileSync(join(etc, "hostname"), `${hostname}\n`);
     writeFileSync(join(etc, "resolv.conf"), `search ${search}\nnameserver ${this.#node.dnsAddress}\noptions ndots:5\n`);
@@ -255,6 +256,7 @@ export class PodWorker {
         id: running.id,
         log,
         messageFile: this.#messageFile(running),
+        target: this.#containers.find((entry) => entry.container.name === container.targetContainerName)?.id,
       });
       writeFileSync(log, "");
       mkdirSync(join(this.#messageFile(running), ".."), { recursive: true });
@@ -473,7 +475,7 @@ export class PodWorker {
     const live = this.#containers.filter((running) => running.state.running !== undefined);
     for (const running of live) for (const prober of running.probers.splice(0)) prober.stop();
     await Promise.all(live.map((running) => this.#end(running, graceSeconds)));
-    await this.#node.sandbox.removeSandbox(this.sandbox);
+    await this.#node.sandbox.removeSandbox(this.sandbox, this.#pod.metadata.uid);
     for (const { id } of this.#containers) this.#node.owners.delete(id);
     this.#node.volumes.remove(this.#pod);
   }

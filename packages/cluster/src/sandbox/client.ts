@@ -36,6 +36,8 @@ export interface ContainerSpec {
   /** Its input ends when the first client that was attached to it leaves. */
   readonly stdinOnce: boolean;
   readonly tty: boolean;
+  /** Whose processes it sees and is one of: all of its pod (""), or those of another container; absent: only its own. */
+  readonly processesOf?: string;
   readonly limits?: { readonly memoryBytes?: number; readonly cpuMillis?: number };
   readonly log: string;
 }
@@ -89,8 +91,9 @@ export class SandboxClient {
     await this.#request("sandbox", { name, address, gateway });
   }
 
-  async removeSandbox(name: string): Promise<void> {
-    await this.#request("remove-sandbox", { name });
+  /** Removes what a pod had beside its containers: its network namespace, if it had one of its own, and its reaper. */
+  async removeSandbox(name: string, uid: string): Promise<void> {
+    await this.#request("remove-sandbox", { name, uid });
   }
 
   /** Gives the node one more address. */

@@ -189,6 +189,28 @@ def take_terminal(spec, channel):
     return slave
 
 
+def start_reaper():
+    """The first process of a pod whose containers share one process namespace; returns its process id."""
+    report_read, report_write = os.pipe()
+    middle = os.fork()
+    if middle == 0:
+        unshare(CLONE_NEWPID)
+        inner = os.fork()
+        if inner != 0:
+            os.write(report_write, str(inner).encode())
+            os._exit(0)
+        # Who ignores the end of children has none to reap: it may sleep.
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        os.closerange(0, 1024)
+        os.execvp("sleep", ["/pause", "infinity"])
+    os.close(report_write)
+    os.waitpid(middle, 0)
+    pid = int(os.read(report_read, 32))
+    os.close(report_read)
+    return pid
+
+
 def become_container(spec, streams):
     """In the forked child: never returns. `streams`: report, stdout, stderr; stdin and terminal, where it has them."""
     try:
@@ -198,8 +220,11 @@ def become_container(spec, streams):
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         for folder in streams["groups"]:
             write(f"{folder}/cgroup.procs", "0")
-        setns(f"{NETNS}/{spec['sandbox']}")
-        unshare(CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID)
+        if streams.get("pids"):
+            setns(streams["pids"])
+        if spec["sandbox"]:
+            setns(f"{NETNS}/{spec['sandbox']}")
+        unshare(CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | (0 if streams.get("pids") else CLONE_NEWPID))
         inner = os.fork()
         if inner != 0:
             os.write(streams["report"], f"pid {inner}\n".encode())

@@ -10,7 +10,7 @@ import sys
 import termios
 import time
 
-from container import ControlGroup, become_container
+from container import ControlGroup, become_container, start_reaper
 from kernel import run
 from network import create_sandbox, delete_sandbox, prepare_outer
 
@@ -84,6 +84,7 @@ class Init:
         self.groups = groups
         self.buffer = b""
         self.containers = {}  # pid -> Container
+        self.reapers = {}     # uid of a pod -> first process of those whose containers share one process namespace
         self.handlers = {}    # fd -> what is called with the events
         self.poll = select.poll()
         self.watch(control, select.POLLIN, self.on_control)
@@ -110,7 +111,7 @@ class Init:
     def start_container(self, spec):
         container = Container(spec["container"], ControlGroup(self.groups if spec.get("limits") else [], spec["container"],
                                                               spec.get("limits") or {}))
-        inner, outer = {"groups": container.group.folders}, {}
+        inner, outer = {"groups": container.group.folders, "pids": self.process_namespace(spec)}, {}
         report_read, inner["report"] = os.pipe()
         if spec.get("tty"):
             ours, theirs = socket.socketpair()
@@ -128,7 +129,7 @@ class Init:
         for name, end in inner.items():
             if name == "terminal":
                 end.close()
-            elif name != "groups":
+            elif isinstance(end, int):
                 os.close(end)
         text = b""
         while True:  # ends at exec (close-on-exec) or death; bounded by the work in become_container
@@ -165,6 +166,21 @@ class Init:
             container.outputs[end] = (1 if name == "stdout" else 2, Log(spec["log"], name))
         self.rewatch(container)
         return {"pid": pid, "groups": container.group.folders}
+
+    def process_namespace(self, spec):
+        """The process namespace that a container is to be in, if it is not one of its own."""
+        other = spec.get("processesOf")
+        if other is None:
+            return None
+        if other == "":
+            uid = spec["container"].split("/")[0]
+            if uid not in self.reapers:
+                self.reapers[uid] = start_reaper()
+            return f"/proc/{self.reapers[uid]}/ns/pid"
+        pid = next((pid for pid, entry in self.containers.items() if entry.name == other), None)
+        if pid is None:
+            raise OSError(0, "the container whose processes it is to see does not run")
+        return f"/proc/{pid}/ns/pid"
 
     # --- streams ------------------------------------------------------------------------------------------------------
 
@@ -303,7 +319,10 @@ class Init:
         if kind == "node-address":
             return run("ip", "addr", "add", f"{request['address']}/32", "dev", "lo")
         if kind == "remove-sandbox":
-            return delete_sandbox(request["name"])
+            reaper = self.reapers.pop(request["uid"], None)
+            if reaper is not None:
+                os.kill(reaper, signal.SIGKILL)
+            return delete_sandbox(request["name"]) if request["name"] else None
         if kind == "start":
             return self.start_container(request["spec"])
         if kind == "attach":
