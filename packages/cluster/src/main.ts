@@ -10,6 +10,7 @@ import { newMeta } from "./api/objects.ts";
 import { Registry } from "./api/registry.ts";
 import { ApiServer } from "./api/server.ts";
 import { Store } from "./api/store.ts";
+import { startApiServices } from "./controllers/apiservices.ts";
 import { startCronJobs } from "./controllers/cronjobs.ts";
 import { startDaemonSets } from "./controllers/daemons.ts";
 import { startDefinitions } from "./controllers/definitions.ts";
@@ -218,6 +219,7 @@ async function main(): Promise<void> {
   new ServiceNat(store).refresh();
   const controllers = [
     startDefinitions,
+    startApiServices,
     startScheduler,
     startDeployments,
     startReplicas,

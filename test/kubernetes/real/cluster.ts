@@ -327,6 +327,8 @@ export class RealKubernetes {
       resolvConf: "",
       evictionHard: {},
       syncFrequency: "5s",
+      // Without cgroupsPerQOS it looks for the pod's own group in the wrong place, and crashes.
+      featureGates: { InPlacePodVerticalScaling: false },
     };
     writeFileSync(at("kubelet.json"), JSON.stringify(kubelet));
     this.#spawn("kubelet", [

@@ -61,6 +61,7 @@ const BOOTSTRAP = [
   [`/apis/${RBAC}/clusterrolebindings`, RBAC, "ClusterRoleBinding"],
   [`/apis/${RBAC}/roles`, RBAC, "Role"],
   [`/apis/${RBAC}/rolebindings`, RBAC, "RoleBinding"],
+  ["/apis/apiregistration.k8s.io/v1/apiservices", "apiregistration.k8s.io/v1", "APIService"],
   ["/apis/scheduling.k8s.io/v1/priorityclasses", "scheduling.k8s.io/v1", "PriorityClass"],
   [`/apis/${FLOW}/prioritylevelconfigurations`, FLOW, "PriorityLevelConfiguration"],
   [`/apis/${FLOW}/flowschemas`, FLOW, "FlowSchema"],

@@ -1,6 +1,5 @@
 // Events: what controllers and the node tell of objects. The same thing told again is counted on the event that exists.
 import { errorText } from "@lateen/base";
-import { randomSuffix } from "./allocate.ts";
 import { ApiError } from "./errors.ts";
 import { builtIn } from "./kinds.ts";
 import { type KubeObject, timestamp } from "./objects.ts";
@@ -30,6 +29,15 @@ export async function recordEvent(
     if (error instanceof ApiError && (error.code === 403 || error.code === 404)) return;
     process.stderr.write(`event ${entry.reason} of ${about.metadata.name}: ${errorText(error)}\n`);
   }
+}
+
+let lastTime = 0n;
+
+/** Now, in nanoseconds, later than the time before: it names events, and events of one second are shown in order of their names. */
+function nextTime(): bigint {
+  const now = BigInt(Date.now()) * 1_000_000n;
+  lastTime = now > lastTime ? now : lastTime + 1n;
+  return lastTime;
 }
 
 async function write(registry: Registry, about: KubeObject, component: string, entry: EventText): Promise<void> {
@@ -65,7 +73,7 @@ async function write(registry: Registry, about: KubeObject, component: string, e
   const event = {
     apiVersion: "v1",
     kind: "Event",
-    metadata: { name: `${name}.${Date.now().toString(16)}${randomSuffix(5)}`, uid: "" },
+    metadata: { name: `${name}.${nextTime().toString(16)}`, uid: "" },
     involvedObject,
     reason: entry.reason,
     message: entry.message,

@@ -1,5 +1,5 @@
 // What each verb does on a resource: reading bodies, options and selectors, calling the registry, shaping answers.
-import { isObject, jsonClone } from "@lateen/base";
+import { canonicalJson, isObject, jsonClone } from "@lateen/base";
 import { writeApproval, writeBinding, writeEviction } from "./actions.ts";
 import type { Authenticator, TokenSigner } from "./auth.ts";
 import { type Body, checkOptions, mediaType, readBody } from "./body.ts";
@@ -17,7 +17,7 @@ import { inBodyOrder } from "./json.ts";
 import { apiVersionOf, hasSubresource, isStored, type Kind } from "./kinds.ts";
 import { ListServer } from "./lists.ts";
 import { type KubeObject, timestamp } from "./objects.ts";
-import { jsonPatch, mergePatch, strategicMerge } from "./patch.ts";
+import { goMap, jsonPatch, mergePatch, strategicMerge } from "./patch.ts";
 import type { ApplyOptions, DeleteOptions, Registry, UpdateOptions } from "./registry.ts";
 import { metadataOnly, notAcceptable, renderingOf } from "./rendering.ts";
 import { requestToken, reviewAccess, reviewRules, reviewSelf, reviewToken } from "./reviews.ts";
@@ -156,7 +156,12 @@ export class ResourceHandler {
   }
 
   /** Unknown and repeated fields, by `fieldValidation`; what comes back has its declared shape. */
-  #decoded(ask: ResourceRequest, body: Body, repeated: readonly string[] = []): KubeObject {
+  #decoded(
+    ask: ResourceRequest,
+    body: Body,
+    repeated: readonly string[] = [],
+    refusal: (texts: readonly string[]) => ApiError = (texts) => badRequest(strictRefusal(ask.kind, texts)),
+  ): KubeObject {
     const { kind } = ask;
     this.#checkNames(ask, body);
     const unknown: string[] = [];
@@ -164,10 +169,7 @@ export class ResourceHandler {
     const object = this.#registry.decode(kind, body, unknown);
     const texts = strictTexts(ask, repeated, unknown);
     if (texts.length === 0 || mode === "Ignore") return object;
-    if (mode === "Strict")
-      throw badRequest(
-        `${kind.kind} in version "${kind.version}" cannot be handled as a ${kind.kind}: strict decoding error: ${texts.join(", ")}`,
-      );
+    if (mode === "Strict") throw refusal(texts);
     for (const text of texts) warner(ask)(text);
     return object;
   }
@@ -266,7 +268,13 @@ export class ResourceHandler {
       );
     const change = (current: KubeObject): KubeObject => {
       const patched = patchedObject(kind, current, patch, type) as Body;
-      return this.#decoded(ask, patched, ask.repeated);
+      return this.#decoded(ask, patched, ask.repeated, (texts) => {
+        const value = type === STRATEGIC_PATCH ? goMap(patch) : JSON.stringify(canonicalJson(patched));
+        const message = `Invalid value: ${value}: strict decoding error: ${texts.join(", ")}`;
+        return invalid({ group: "", plural: "", kind: "" }, "", [
+          { reason: "FieldValueInvalid", message, field: "patch" },
+        ]);
+      });
     };
     for (let tries = 1; ; tries++) {
       try {
@@ -432,6 +440,9 @@ export class ResourceHandler {
     }
   }
 }
+
+const strictRefusal = ({ kind, version }: Kind, texts: readonly string[]): string =>
+  `${kind} in version "${version}" cannot be handled as a ${kind}: strict decoding error: ${texts.join(", ")}`;
 
 /** What strict decoding says, in the order of the body. */
 function strictTexts(ask: ResourceRequest, repeated: readonly string[], unknown: readonly string[]): string[] {

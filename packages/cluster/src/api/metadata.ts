@@ -63,6 +63,7 @@ function subdomainCauses(text: string, field: string): StatusCause[] {
 
 /** Kinds whose names are path segments, free of `/` and `%`, not DNS names. */
 const PATH_NAMES = new Set([
+  "apiservices",
   "roles",
   "rolebindings",
   "clusterroles",

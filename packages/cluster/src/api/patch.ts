@@ -87,7 +87,7 @@ function mergeList(target: readonly unknown[], patch: readonly unknown[], place:
   return inOrder(result, wanted, target, (item) => (isObject(item) ? item[key] : undefined));
 }
 
-const goMap = (value: Members): string =>
+export const goMap = (value: Members): string =>
   `map[${Object.entries(value)
     .map(([key, member]) => `${key}:${isObject(member) ? goMap(member) : String(member)}`)
     .join(" ")}]`;

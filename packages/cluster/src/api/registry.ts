@@ -61,6 +61,8 @@ const CONTROLLERS: User = {
 };
 const CONTROLLER_MANAGER = "kube-controller-manager";
 const NAME_TRIES = 8;
+/** Of the built-in kinds these keep their labels when their status is written. */
+const STATUS_KEEPS_LABELS = new Set(["deployments"]);
 /** Subresources through which status changes along with the rest. */
 const WRITES_STATUS_TOO = new Set(["binding", "approval"]);
 
@@ -173,6 +175,8 @@ export class Registry {
     strategy.complete(object, undefined);
     for (const text of strategy.warnings(object, undefined)) options.warn?.(text);
     if (options.isDryRun === true) return ordered(kind, object);
+    // It gets its value when it is stored, and its place now.
+    object.metadata.resourceVersion = "";
     const stored = ordered(storedKind(kind), toStored(kind, object));
     await this.store.put(tableOf(kind), stored);
     return toServed(kind, stored);
@@ -327,7 +331,13 @@ export class Registry {
       if (metadata[key] === undefined) delete metadata[key];
     let result: KubeObject = { ...next, apiVersion: apiVersionOf(kind), kind: kind.kind, metadata };
     if (subresource === "status") {
-      result = { ...old, metadata: { ...old.metadata, managedFields } as KubeObject["metadata"], status: next.status };
+      const kept = isCustom(kind) ? {} : { labels: next.metadata.labels, annotations: next.metadata.annotations };
+      if (STATUS_KEEPS_LABELS.has(kind.plural)) delete kept.labels;
+      result = {
+        ...old,
+        metadata: { ...old.metadata, ...kept, managedFields } as KubeObject["metadata"],
+        status: next.status,
+      };
       if (result.status === undefined) delete result.status;
       if (managedFields === undefined) delete result.metadata.managedFields;
       this.#strategies.of(kind).prepareStatus(result, next);

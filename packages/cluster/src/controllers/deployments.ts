@@ -19,6 +19,8 @@ import { isOwnedBy, ownerKey, templateHash } from "./pods.ts";
 const DEPLOYMENTS = builtIn("deployments");
 const REPLICASETS = builtIn("replicasets");
 const REVISION = "deployment.kubernetes.io/revision";
+const DESIRED = "deployment.kubernetes.io/desired-replicas";
+const MAXIMUM = "deployment.kubernetes.io/max-replicas";
 const HASH = "pod-template-hash";
 
 /** Starts the controller. */
@@ -42,10 +44,25 @@ export function startDeployments(registry: Registry): void {
 const share = (value: number | string | undefined, total: number, round: (n: number) => number): number =>
   typeof value === "string" ? round((Number.parseInt(value, 10) / 100) * total) : (value ?? 0);
 
-async function setReplicas(registry: Registry, set: ReplicaSet, replicas: number): Promise<void> {
-  if (set.spec.replicas === replicas) return;
+/** What each of a Deployment's sets says of the whole: how many pods it is to have, and at most has. */
+function sizes({ spec }: Deployment): Record<string, string> {
+  const desired = spec.replicas ?? 1;
+  const isRolling = spec.strategy?.type !== "Recreate";
+  const surge = isRolling ? share(spec.strategy?.rollingUpdate?.maxSurge ?? "25%", desired, Math.ceil) : 0;
+  return { [DESIRED]: String(desired), [MAXIMUM]: String(desired + surge) };
+}
+
+async function setReplicas(
+  registry: Registry,
+  deployment: Deployment,
+  set: ReplicaSet,
+  replicas: number,
+): Promise<void> {
+  const annotations = { ...set.metadata.annotations, ...sizes(deployment) };
+  if (set.spec.replicas === replicas && (replicas === 0 || jsonEqual(annotations, set.metadata.annotations))) return;
   await registry.update(REPLICASETS, set.metadata.namespace, set.metadata.name, (current) => ({
     ...current,
+    metadata: { ...current.metadata, annotations: { ...current.metadata.annotations, ...sizes(deployment) } },
     spec: { ...(current.spec as object), replicas },
   }));
 }
@@ -62,7 +79,8 @@ async function reconcileDeployment(registry: Registry, namespace: string, name: 
   if (current !== undefined) {
     await syncRevision(registry, deployment, current, owned());
     const old = owned().filter((set) => set.metadata.uid !== current?.metadata.uid);
-    if (deployment.spec.paused === true) await setReplicas(registry, current, deployment.spec.replicas ?? 1);
+    if (deployment.spec.paused === true)
+      await setReplicas(registry, deployment, current, deployment.spec.replicas ?? 1);
     else await roll(registry, deployment, current, old);
   }
   await cleanUp(registry, deployment, owned(), hash);
@@ -90,7 +108,7 @@ async function createReplicaSet(
       name: `${name}-${hash}`,
       uid: "",
       labels,
-      annotations: { ...kept, [REVISION]: String(revision) },
+      annotations: { ...kept, ...sizes(deployment), [REVISION]: String(revision) },
       ownerReferences: [ownedBy(deployment)],
     },
     spec: {
@@ -130,7 +148,7 @@ async function syncRevision(
   if (current.metadata.annotations?.[REVISION] !== String(revision))
     await registry.update(REPLICASETS, namespace, current.metadata.name, annotate);
   if (deployment.metadata.annotations?.[REVISION] !== String(revision))
-    await registry.update(DEPLOYMENTS, namespace, deployment.metadata.name, annotate);
+    await registry.update(DEPLOYMENTS, namespace, deployment.metadata.name, annotate, { subresource: "status" });
 }
 
 async function roll(
@@ -142,9 +160,9 @@ async function roll(
   const desired = deployment.spec.replicas ?? 1;
   const oldTotal = old.reduce((sum, set) => sum + (set.spec.replicas ?? 0), 0);
   if (deployment.spec.strategy?.type === "Recreate") {
-    for (const set of old) await setReplicas(registry, set, 0);
+    for (const set of old) await setReplicas(registry, deployment, set, 0);
     const isEmpty = old.every((set) => (set.status.replicas ?? 0) === 0);
-    if (isEmpty) await setReplicas(registry, current, desired);
+    if (isEmpty) await setReplicas(registry, deployment, current, desired);
     return;
   }
   const rolling = deployment.spec.strategy?.rollingUpdate;
@@ -152,12 +170,12 @@ async function roll(
   const unavailable = share(rolling?.maxUnavailable ?? "25%", desired, Math.floor);
   const currentWanted = current.spec.replicas ?? 0;
   if (oldTotal === 0) {
-    await setReplicas(registry, current, desired);
+    await setReplicas(registry, deployment, current, desired);
     return;
   }
   const room = desired + Math.max(surge, surge + unavailable === 0 ? 1 : 0) - (currentWanted + oldTotal);
-  if (currentWanted > desired) await setReplicas(registry, current, desired);
-  else if (room > 0) await setReplicas(registry, current, Math.min(desired, currentWanted + room));
+  if (currentWanted > desired) await setReplicas(registry, deployment, current, desired);
+  else if (room > 0) await setReplicas(registry, deployment, current, Math.min(desired, currentWanted + room));
   const minimum = desired - unavailable;
   const available = (set: ReplicaSet): number => set.status.availableReplicas ?? 0;
   let spare = available(current) + old.reduce((sum, set) => sum + available(set), 0) - minimum;
@@ -167,7 +185,7 @@ async function roll(
     const fewer = Math.min(wanted, Math.max(0, spare) + Math.max(0, broken));
     if (fewer === 0) continue;
     spare -= Math.max(0, fewer - broken);
-    await setReplicas(registry, set, wanted - fewer);
+    await setReplicas(registry, deployment, set, wanted - fewer);
   }
 }
 

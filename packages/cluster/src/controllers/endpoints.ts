@@ -95,8 +95,35 @@ async function reconcile(registry: Registry, namespace: string, name: string): P
     ];
   });
   const endpoints = pods.map((pod) => endpointOf(pod, service));
-  await writeSlice(registry, service, managed, { addressType: "IPv4", endpoints, ports });
-  await writeEndpoints(registry, service, endpoints, ports);
+  const trigger = lastChange(service, pods);
+  await writeSlice(registry, service, managed, { addressType: "IPv4", endpoints, ports }, trigger);
+  await writeEndpoints(registry, service, endpoints, ports, trigger);
+}
+
+const TRIGGER = "endpoints.kubernetes.io/last-change-trigger-time";
+
+const headless = ({ spec }: Service): Record<string, string> =>
+  spec.clusterIP === "None" ? { "service.kubernetes.io/headless": "" } : {};
+
+const withTrigger = (object: KubeObject, trigger: string): KubeObject => ({
+  ...object,
+  metadata: { ...object.metadata, annotations: { ...object.metadata.annotations, [TRIGGER]: trigger } },
+});
+
+/** When what the endpoints follow from has changed last. */
+function lastChange(service: Service, pods: readonly Pod[]): string {
+  const times = pods.flatMap(({ metadata, status }) => [
+    metadata.deletionTimestamp,
+    ...(status.conditions ?? [])
+      .filter(({ type }) => type === "Ready")
+      .map(({ lastTransitionTime }) => lastTransitionTime),
+  ]);
+  return (
+    [service.metadata.creationTimestamp, ...times]
+      .filter((time) => time !== undefined)
+      .toSorted()
+      .at(-1) ?? ""
+  );
 }
 
 async function writeSlice(
@@ -104,20 +131,32 @@ async function writeSlice(
   service: Service,
   managed: EndpointSlice | undefined,
   content: Pick<EndpointSlice, "addressType" | "endpoints" | "ports">,
+  trigger: string,
 ): Promise<void> {
   const { namespace, name } = service.metadata;
   const { endpoints, ports, addressType } = content;
   if (managed !== undefined) {
     if (jsonEqual({ endpoints: managed.endpoints, ports: managed.ports }, { endpoints, ports })) return;
-    await registry.update(SLICES, namespace, managed.metadata.name, (current) => ({ ...current, endpoints, ports }));
+    await registry.update(SLICES, namespace, managed.metadata.name, (current) => ({
+      ...withTrigger(current, trigger),
+      endpoints,
+      ports,
+    }));
     return;
   }
   const labels = {
     ...service.metadata.labels,
     [SERVICE_NAME]: name,
     "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io",
+    ...headless(service),
   };
-  const metadata = { ...newMeta("", namespace, labels), generateName: `${name}-`, ownerReferences: [ownedBy(service)] };
+  const annotations = { [TRIGGER]: trigger };
+  const metadata = {
+    ...newMeta("", namespace, labels),
+    annotations,
+    generateName: `${name}-`,
+    ownerReferences: [ownedBy(service)],
+  };
   await registry.create(SLICES, namespace, {
     apiVersion: "discovery.k8s.io/v1",
     kind: "EndpointSlice",
@@ -133,6 +172,7 @@ async function writeEndpoints(
   service: Service,
   endpoints: EndpointSlice["endpoints"],
   ports: EndpointSlice["ports"],
+  trigger: string,
 ): Promise<void> {
   const { namespace, name } = service.metadata;
   const address = (endpoint: EndpointSlice["endpoints"][number]): unknown => ({
@@ -153,9 +193,17 @@ async function writeEndpoints(
   const subsets = ready.length + notReady.length > 0 ? [subset] : [];
   const found = registry.find(ENDPOINTS, namespace, name);
   if (found === undefined) {
-    const metadata = newMeta(name, namespace, service.metadata.labels ?? {});
+    const labels = {
+      ...service.metadata.labels,
+      "endpoints.kubernetes.io/managed-by": "endpoint-controller",
+      ...headless(service),
+    };
+    const metadata = { ...newMeta(name, namespace, labels), annotations: { [TRIGGER]: trigger } };
     await registry.create(ENDPOINTS, namespace, { apiVersion: "v1", kind: "Endpoints", metadata, subsets });
   } else if (!jsonEqual(found["subsets"], subsets)) {
-    await registry.update(ENDPOINTS, namespace, name, (current) => ({ ...current, subsets }));
+    await registry.update(ENDPOINTS, namespace, name, (current) => ({
+      ...withTrigger(current, trigger),
+      subsets,
+    }));
   }
 }

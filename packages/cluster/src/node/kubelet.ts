@@ -225,9 +225,10 @@ export class Kubelet implements NodePort, NodeContext {
         timeout: timeoutMs,
       });
       let output = "";
-      child.stdout?.on("data", (chunk) => {
-        output += chunk;
-      });
+      for (const stream of [child.stdout, child.stdio[3]])
+        stream?.on("data", (chunk) => {
+          output += chunk;
+        });
       child.once("error", (error) => resolve({ ok: false, message: errorText(error) }));
       child.once("close", (code) => resolve({ ok: code === 0, message: output.trim() }));
     });

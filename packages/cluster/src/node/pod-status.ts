@@ -1,6 +1,7 @@
 // What a pod's status says of its containers, from what runs.
+import { createHash } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
-import { contentHash, jsonEqual } from "@lateen/base";
+import { jsonEqual } from "@lateen/base";
 import {
   type Condition,
   type Container,
@@ -78,7 +79,8 @@ function containerStatus(running: Running): ContainerStatus {
     name: container.name,
     image: process === undefined ? container.image : fullName(container.image),
     // There is no digest of what a table names: the name stands for it.
-    imageID: process === undefined ? "" : `sha256:${contentHash(fullName(container.image))}`,
+    imageID:
+      process === undefined ? "" : `sha256:${createHash("sha256").update(fullName(container.image)).digest("hex")}`,
     ...(process === undefined || list === "ephemeralContainers" ? {} : { resources: container.resources ?? {} }),
     ...(volumeMounts.length === 0
       ? {}

@@ -329,8 +329,8 @@ export class PodWorker {
     this.#changed();
     await recordEvent(this.#node.registry, this.#pod, "kubelet", {
       type: "Warning",
-      reason: isImage ? "Failed" : reason,
-      message,
+      reason: "Failed",
+      message: isImage ? message : `Error: ${message}`,
     });
     if (running.list === "containers")
       void this.#backOff(running).then((goesOn) => (goesOn ? this.#start(running) : undefined));

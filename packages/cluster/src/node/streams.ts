@@ -184,6 +184,10 @@ export async function serveCommand(
   const { stdin, stdout, stderr } = child;
   const control = child.stdio[3] as Duplex;
   for (const stream of [stdin, control]) stream?.on("error", () => {});
+  let failure = "";
+  control.on("data", (text: Buffer) => {
+    failure += text.toString("utf8");
+  });
   if (remote.stdin === undefined) stdin?.end();
   else if (stdin !== null) remote.stdin.pipe(stdin);
   forward(stdout, remote.stdout);
@@ -192,11 +196,28 @@ export async function serveCommand(
   remote.onClose(() => child.kill("SIGKILL"));
   await new Promise<void>((resolve) => {
     child.once("error", () => resolve());
+    remote.onClose(resolve);
     child.once("close", (code, signal) => {
-      remote.finish(exitStatus(code ?? (signal === null ? 1 : 137)));
-      resolve();
+      const status = failure === "" ? exitStatus(code ?? (signal === null ? 1 : 137)) : startFailure(failure);
+      void flushed(remote)
+        .then(() => remote.finish(status))
+        .finally(resolve);
     });
   });
+}
+
+/** Waits until the client has been sent all that was written for it. */
+async function flushed({ stdout, stderr }: Remote): Promise<void> {
+  const outputs = [stdout, stderr].filter((output) => output !== undefined);
+  await Promise.all(outputs.map((output) => new Promise((resolve) => output.end(resolve))));
+}
+
+/** The Status for a command that could not be started. */
+function startFailure(why: string): Record<string, unknown> {
+  const message = `error executing command in container: failed to exec in container: failed to start exec: ${why}`;
+  return new ApiError(500, "InternalError", `Internal error occurred: Internal error occurred: ${message}`, {
+    causes: [{ message }],
+  }).toStatus();
 }
 
 function forward(from: Readable | null, to: Writable | undefined): void {
@@ -254,7 +275,8 @@ export async function serveAttach(
       resize(Height, Width);
     });
     remote.onClose(() => container.destroy());
-    await new Promise<void>((resolve) => container.once("close", resolve));
+    await once(container, "close");
+    await Promise.race([flushed(remote), new Promise<void>((resolve) => remote.onClose(resolve))]);
     remote.finish(exitStatus(0));
   } finally {
     server.close();

@@ -22,7 +22,16 @@ def copy(source, target):
     return bool(data)
 
 
-def enter_and_exec(spec, namespaces, terminal):
+def why_not(command, error):
+    """Why a command could not be started, in the words of runc."""
+    if error.errno == errno.ENOENT and "/" in command:
+        why = f"stat {command}: no such file or directory"
+    else:
+        why = "executable file not found in $PATH" if error.errno == errno.ENOENT else error.strerror.lower()
+    return f'unable to start container process: exec: "{command}": {why}'
+
+
+def enter_and_exec(spec, namespaces, terminal, report):
     """Enters the container's other namespaces and forks the command into them; returns its process id."""
     for fd in namespaces:
         check(LIBC.setns(fd, 0), "setns")
@@ -40,10 +49,11 @@ def enter_and_exec(spec, namespaces, terminal):
             os.chdir(spec["cwd"])
         except OSError:
             pass
-        os.closerange(3, 1024)
+        os.dup2(report, 3, inheritable=False)
+        os.closerange(4, 1024)
         os.execvpe(spec["args"][0], spec["args"], spec["env"])
     except OSError as error:
-        os.write(2, f"exec: {spec['args'][0]}: {error.strerror}\n".encode())
+        os.write(3, why_not(spec["args"][0], error).encode())
         os._exit(127 if error.errno == errno.ENOENT else 126)
     os._exit(128)
 
@@ -78,13 +88,15 @@ def execute(spec):
     for number, fd in inner.items():
         os.dup2(fd, number)
     # The pid namespace counts for children: a first fork enters it, the second is the command.
+    report_read, report_write = os.pipe()
     child = os.fork()
     if child == 0:
-        inside = enter_and_exec(spec, namespaces, spec["tty"])
+        inside = enter_and_exec(spec, namespaces, spec["tty"], report_write)
         os.closerange(0, 1024)  # the ends of the command's pipes must be nobody's but its own
         _, status = os.waitpid(inside, 0)
         code = os.waitstatus_to_exitcode(status)
         os._exit(code if code >= 0 else 128 - code)
+    os.close(report_write)
     null = os.open("/dev/null", os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(null, number)
@@ -119,6 +131,9 @@ def execute(spec):
                 if fd == saved[0] and not spec["tty"]:
                     os.close(stdin_target)
     _, status = os.waitpid(child, 0)
+    failure = os.read(report_read, 4096)  # at its end when the command was started
+    if failure:
+        os.write(control, failure)
     sys.exit(os.waitstatus_to_exitcode(status))
 
 
