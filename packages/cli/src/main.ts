@@ -42,6 +42,7 @@ const COMMAND_HELP: Readonly<Record<string, string>> = {
 
   --sample bookinfo|none   what to deploy (default bookinfo)
   --bare                   only Kubernetes: no mesh and no sample
+  --nodes N                at least so many nodes, each in a zone of its own (default 1)
   --state DIR              folder of the instance
 `,
   down: `lateen down: ends every process, namespace and mount of the instance; its objects stay
@@ -74,6 +75,8 @@ const COMMAND_HELP: Readonly<Record<string, string>> = {
   discovery: DISCOVERY_HELP,
 };
 
+const NODES_MAX = 100;
+
 interface Flags {
   readonly state?: string;
   readonly kubeconfig?: string;
@@ -88,6 +91,7 @@ interface Flags {
   readonly direction?: string;
   readonly cluster?: string;
   readonly bare?: boolean;
+  readonly nodes?: string;
   readonly root?: string;
   readonly file?: string[];
   readonly arg?: string[];
@@ -110,6 +114,7 @@ const OPTIONS = {
   direction: { type: "string" },
   cluster: { type: "string" },
   bare: { type: "boolean" },
+  nodes: { type: "string" },
   root: { type: "string" },
   file: { type: "string", multiple: true },
   arg: { type: "string", multiple: true },
@@ -300,7 +305,10 @@ async function run(args: readonly string[]): Promise<void> {
   if (command === "up") {
     const sample = flags.sample ?? "bookinfo";
     if (sample !== "bookinfo" && sample !== "none") throw new Failure(`there is no sample "${sample}"`, help);
-    return up({ state: flags.state, sample, isBare: flags.bare === true });
+    const nodes = Number(flags.nodes ?? 1);
+    if (!Number.isInteger(nodes) || nodes < 1 || nodes > NODES_MAX)
+      throw new Failure(`--nodes ${flags.nodes} is not a number from 1 to ${NODES_MAX}`, help);
+    return up({ state: flags.state, sample, isBare: flags.bare === true, nodes });
   }
   if (command === "down") return down(flags);
   if (command === "status") return status(flags);

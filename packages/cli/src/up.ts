@@ -55,6 +55,28 @@ async function waitDeployment(client: KubeClient, namespace: string, name: strin
   }
 }
 
+/** Sees to it that there are so many nodes, each in a zone of its own. Labels that are there stay. */
+async function addNodes(instance: Instance, count: number): Promise<void> {
+  const client = new KubeClient(loadKubeConfig(instance.kubeconfig));
+  try {
+    for (let i = 1; i <= count; i++) {
+      const name = i === 1 ? "lateen-node" : `lateen-node-${i}`;
+      const zone = { "topology.kubernetes.io/region": "region-1", "topology.kubernetes.io/zone": `zone-${i}` };
+      const found = await client.find(`/api/v1/nodes/${name}`);
+      const labels = { ...zone, ...(found?.metadata["labels"] as Record<string, string> | undefined) };
+      const node = {
+        apiVersion: "v1",
+        kind: "Node",
+        metadata: { name, labels },
+        spec: { providerID: `lateen://${name}` },
+      };
+      await client.apply("/api/v1/nodes", node);
+    }
+  } finally {
+    client.close();
+  }
+}
+
 async function installMesh(client: KubeClient): Promise<void> {
   for (const { objects } of manifests(DEFAULTS)) {
     for (const { collection, object } of objects) {
@@ -129,10 +151,13 @@ export async function up(options: {
   readonly sample: "bookinfo" | "none";
   /** Only Kubernetes. */
   readonly isBare: boolean;
+  /** How many nodes there are to be at least. */
+  readonly nodes: number;
 }): Promise<void> {
   const instance = Instance.find(options.state);
   const started = performance.now();
   const wasStarted = await step("embedded Kubernetes", () => startInstance(instance));
+  if (options.nodes > 1) await step(`${options.nodes} nodes`, () => addNodes(instance, options.nodes));
   if (options.isBare) {
     print(`\nkubectl:  export KUBECONFIG=${instance.kubeconfig}`);
     return;

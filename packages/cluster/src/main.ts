@@ -3,6 +3,7 @@ import { createPrivateKey } from "node:crypto";
 import { chmodSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { connect, createServer } from "node:net";
 import { join } from "node:path";
+import { Failure } from "@lateen/base";
 import { createAuthority, type Identity, issueIdentity } from "@lateen/x509";
 import { Authenticator, TokenSigner } from "./api/auth.ts";
 import { builtIn } from "./api/kinds.ts";
@@ -246,4 +247,11 @@ async function main(): Promise<void> {
   process.once("SIGINT", stop);
 }
 
-await main();
+try {
+  await main();
+} catch (error) {
+  // What can be said in a sentence is; anything else is a bug of ours, and the stack helps.
+  if (!(error instanceof Failure)) throw error;
+  process.stderr.write(`${error.message}\n${error.help ?? ""}\n`);
+  process.exit(1);
+}

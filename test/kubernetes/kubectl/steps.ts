@@ -199,7 +199,6 @@ export const STEPS: readonly Step[] = [
       "get pods,nothing",
       "get deploy web nothing",
       "get pods -n empty-one",
-      "get componentstatuses -o name",
       "get leases -n kube-node-lease",
       "get apiservices v1.apps",
       "get priorityclasses",

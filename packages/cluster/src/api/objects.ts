@@ -277,6 +277,7 @@ export interface EndpointSlice extends KubeObject {
     addresses: string[];
     conditions?: { ready?: boolean; serving?: boolean; terminating?: boolean };
     targetRef?: { kind: string; name: string; namespace: string; uid: string };
+    zone?: string;
     nodeName?: string;
   }[];
   ports: { name?: string; port: number; protocol?: string; appProtocol?: string }[];

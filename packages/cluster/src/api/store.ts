@@ -1,9 +1,10 @@
 // The cluster's objects: in memory for reading, in SQLite for keeping.
 // A write changes memory at once, so that the next request sees it, and is acknowledged (and shown to watchers) only when
 // the transaction that holds it has been synced to disk. Writes of one turn of the event loop share one transaction.
-import { DatabaseSync } from "node:sqlite";
+import type { DatabaseSync } from "node:sqlite";
 import { compareText } from "@lateen/base";
 import type { KubeObject } from "./objects.ts";
+import { openDatabase } from "./store-format.ts";
 
 /** One change, as watchers see it. `previous` is the object before (for selectors on both states). */
 export interface StoreEvent {
@@ -40,14 +41,9 @@ export class Store {
   #oldest = 1;
   #flushing = false;
 
-  /** Opens or creates the store in `path`. Throws when the file cannot be used. */
+  /** Opens or creates the store in `path`; one of an older format is brought up to date. Throws Failure when the file cannot be used. */
   constructor(path: string) {
-    this.#database = new DatabaseSync(path);
-    this.#database.exec("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=2000");
-    this.#database.exec(
-      "CREATE TABLE IF NOT EXISTS objects(resource TEXT, key TEXT, json TEXT, PRIMARY KEY(resource, key)) WITHOUT ROWID;" +
-        "CREATE TABLE IF NOT EXISTS meta(name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID",
-    );
+    this.#database = openDatabase(path);
     const row = this.#database.prepare("SELECT value FROM meta WHERE name='version'").get();
     if (row !== undefined) this.#version = Number(row["value"]);
     this.#committed = this.#version;

@@ -10,6 +10,8 @@ const SERVICES = builtIn("services");
 const SLICES = builtIn("endpointslices");
 const ENDPOINTS = builtIn("endpoints");
 const PODS = builtIn("pods");
+const NODES = builtIn("nodes");
+const ZONE = "topology.kubernetes.io/zone";
 const SERVICE_NAME = "kubernetes.io/service-name";
 
 /** Starts the controller. */
@@ -18,12 +20,16 @@ export function startEndpoints(registry: Registry): void {
     (registry.list(SERVICES, pod.metadata.namespace) as Service[])
       .filter((service) => service.spec.selector !== undefined && hasLabels(pod.metadata.labels, service.spec.selector))
       .map(keyOf);
+  // Its zone may have changed.
+  const servicesOnNode = (node: KubeObject): string[] =>
+    (registry.list(PODS) as Pod[]).filter((pod) => pod.spec.nodeName === node.metadata.name).flatMap(servicesOf);
   new Controller(
     registry,
     "endpoints",
     [
       { kind: SERVICES, keys: (object) => [keyOf(object)] },
       { kind: PODS, keys: servicesOf },
+      { kind: NODES, keys: servicesOnNode },
       {
         kind: SLICES,
         keys: (object) => [`${object.metadata.namespace}/${object.metadata.labels?.[SERVICE_NAME] ?? ""}`],
@@ -41,11 +47,12 @@ function targetPort(target: number | string | undefined, port: number, pod: Pod 
     ?.containerPort;
 }
 
-function endpointOf(pod: Pod, service: Service): EndpointSlice["endpoints"][number] {
+function endpointOf(registry: Registry, pod: Pod, service: Service): EndpointSlice["endpoints"][number] {
   const isReady =
     pod.status.conditions?.some((condition) => condition.type === "Ready" && condition.status === "True") === true;
   const isTerminating = pod.metadata.deletionTimestamp !== undefined;
   const { name, namespace = "", uid } = pod.metadata;
+  const zone = registry.find(NODES, undefined, pod.spec.nodeName ?? "")?.metadata.labels?.[ZONE];
   return {
     addresses: [pod.status.podIP ?? ""],
     conditions: {
@@ -55,6 +62,7 @@ function endpointOf(pod: Pod, service: Service): EndpointSlice["endpoints"][numb
     },
     nodeName: pod.spec.nodeName ?? "",
     targetRef: { kind: "Pod", name, namespace, uid },
+    ...(zone === undefined ? {} : { zone }),
   };
 }
 
@@ -94,7 +102,7 @@ async function reconcile(registry: Registry, namespace: string, name: string): P
       },
     ];
   });
-  const endpoints = pods.map((pod) => endpointOf(pod, service));
+  const endpoints = pods.map((pod) => endpointOf(registry, pod, service));
   const trigger = lastChange(service, pods);
   await writeSlice(registry, service, managed, { addressType: "IPv4", endpoints, ports }, trigger);
   await writeEndpoints(registry, service, endpoints, ports, trigger);

@@ -252,7 +252,7 @@ async function tellUnschedulable(
   nodes: number,
   reasons: ReadonlyMap<string, number>,
 ): Promise<void> {
-  const list = [...reasons].toSorted(([a], [b]) => compareText(a, b)).map(([reason, count]) => `${count} ${reason}`);
+  const list = [...reasons].map(([reason, count]) => `${count} ${reason}`).toSorted(compareText);
   const message = `0/${nodes} nodes are available: ${list.join(", ")}. preemption: 0/${nodes} nodes are available: ${nodes} Preemption is not helpful for scheduling.`;
   const old = pod.status.conditions?.find(({ type }) => type === "PodScheduled");
   if (old?.status === "False" && old.message === message) return;

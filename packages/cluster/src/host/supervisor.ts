@@ -8,6 +8,8 @@ import { errorCode, errorText } from "@lateen/base";
 import { type ClusterOptions, type ForwarderAnswer, type ForwarderRequest, Instance, outliveLog } from "./instance.ts";
 
 const NODE_ADDRESS = "10.244.255.1";
+/** Addresses of Services. */
+const SERVICES = "10.96.0.0/16";
 /** Ports that people know, for what they usually lead to. */
 const PREFERRED: Readonly<Record<string, number>> = {
   api: 6443,
@@ -163,7 +165,14 @@ function startInside(options: SupervisorOptions, cluster: ClusterOptions, groups
       "--kill-child",
       "--",
     ],
-    ...["python3", "-I", "-S", cluster.sandboxScript, "init", JSON.stringify({ address: NODE_ADDRESS, groups })],
+    ...[
+      "python3",
+      "-I",
+      "-S",
+      cluster.sandboxScript,
+      "init",
+      JSON.stringify({ address: NODE_ADDRESS, services: SERVICES, groups }),
+    ],
     ...[process.execPath, options.clusterMain, JSON.stringify(cluster)],
   ];
   return spawn("setpriv", command, { stdio: ["ignore", "inherit", "inherit"] });

@@ -394,7 +394,7 @@ class Init:
 
 
 def init(options, command):
-    prepare_outer(options["address"])
+    prepare_outer(options["address"], options["services"])
     ours, theirs = socket.socketpair()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the cluster process gets its own; PID 1 ends with it
     child = os.fork()

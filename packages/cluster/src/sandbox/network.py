@@ -7,14 +7,16 @@ from kernel import CLONE_NEWNET, LIBC, MNT_DETACH, MS_NODEV, MS_NOEXEC, MS_NOSUI
 NETNS = "/run/netns"
 
 
-def prepare_outer(node_address):
+def prepare_outer(node_address, services):
     """Mounts and network of the instance: nothing of it is visible on the host."""
     mount("", "/", "", MS_REC | MS_PRIVATE)
     mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     mount("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
     os.makedirs(NETNS)
     os.makedirs("/run/lateen/root")
-    run("ip", "-batch", "-", text=f"link set lo up\naddr add {node_address}/32 dev lo\n")
+    # Who connects to a Service from here needs a route before nat gives the connection its real destination.
+    run("ip", "-batch", "-", text=(
+        f"link set lo up\naddr add {node_address}/32 dev lo\nroute add {services} dev lo src {node_address}\n"))
     write("/proc/sys/net/ipv4/ip_forward", "1")
     write("/proc/sys/net/ipv4/conf/all/rp_filter", "0")
     write("/proc/sys/net/ipv4/conf/default/rp_filter", "0")
