@@ -1,15 +1,17 @@
 // `npm run bench`: what people feel, measured on this machine, each figure beside its target.
 // start: `lateen up` with everything set up until the first 200 through gateway and sidecars.
 // memory: the proportional set size (PSS) of every process of the instance, with Bookinfo, after the first requests.
+// api: the API server beside a real one (bench-api.ts).
 // edit: from the API's answer to a changed VirtualService until the gateway answers by the new rule; 200 edits.
 
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { Agent, get } from "node:http";
 import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { Instance } from "@lateen/cluster";
 import { KubeClient, loadKubeConfig } from "@lateen/kube";
+import { benchApi, processTree, pssMegabytes } from "./bench-api.ts";
 
 const STARTS = 3;
 const EDITS = 200;
@@ -48,21 +50,9 @@ function measureStarts(): number[] {
 
 /** Megabytes of PSS by kind of process. */
 function measureMemory(): Map<string, number> {
-  const supervisor = instance.supervisor()?.pid ?? 0;
-  const parents = new Map<number, number>();
-  for (const name of readdirSync("/proc").filter((entry) => /^\d+$/.test(entry))) {
-    try {
-      const stat = readFileSync(`/proc/${name}/stat`, "utf8");
-      parents.set(Number(name), Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[1]));
-    } catch {
-      // it has ended
-    }
-  }
-  const isOurs = (pid: number): boolean => pid === supervisor || (pid > 1 && isOurs(parents.get(pid) ?? 0));
   const kinds = new Map<string, number>();
-  for (const pid of [...parents.keys()].filter(isOurs)) {
-    const text = readFileSync(`/proc/${pid}/smaps_rollup`, "utf8");
-    const megabytes = Number(/^Pss:\s+(\d+)/m.exec(text)?.[1] ?? 0) / 1024;
+  for (const pid of processTree(instance.supervisor()?.pid ?? 0)) {
+    const megabytes = pssMegabytes(pid);
     const command = readFileSync(`/proc/${pid}/cmdline`, "utf8");
     const kind = /envoy-rev/.test(command)
       ? "Envoy"
@@ -144,3 +134,4 @@ try {
   lateen("down", "--purge");
   rmSync(state, { recursive: true, force: true });
 }
+await benchApi();

@@ -31,8 +31,7 @@ const pod = (name: string, command: string, container: object = {}, spec: object
   },
 });
 /** A shell asks for input; busybox asks the terminal where its cursor is, too. */
-// biome-ignore lint/suspicious/noControlCharactersInRegex: that is how it asks
-const PROMPT = /[#$] (?:\u001b\[\d*[nJ])*$/;
+const PROMPT = /[#$] (?:\[\d*[nJ])*$/;
 const FOREVER = "trap 'exit 0' TERM; while true; do sleep 0.2; done";
 
 /** The last state of the pod's container, once it has ended. */
@@ -61,7 +60,7 @@ class Session {
     this.child.once("close", () => sessions.delete(this.child));
     for (const stream of [this.child.stdout, this.child.stderr])
       stream?.on("data", (part: Buffer) => {
-        this.output += part.toString("utf8");
+        this.output += part.toString("utf8").replaceAll("\u001b", "");
       });
     this.#ended = new Promise((resolve) => this.child.once("close", (code) => resolve(code ?? 1)));
   }

@@ -27,7 +27,7 @@ import { startReplicas } from "./controllers/replicas.ts";
 import { startScheduler } from "./controllers/scheduler.ts";
 import { startStatefulSets } from "./controllers/stateful.ts";
 import { startTaintEviction } from "./controllers/taints.ts";
-import { type ClusterOptions, outliveLog } from "./host/instance.ts";
+import { API_FD, type ClusterOptions, outliveLog } from "./host/instance.ts";
 import { ClusterDns } from "./node/dns.ts";
 import { HostPorts } from "./node/host-ports.ts";
 import { ImageTable } from "./node/images.ts";
@@ -51,8 +51,7 @@ function keep(path: string, make: () => string): string {
 }
 
 /** The cluster's authority, and what it signs anew at each start. */
-function identities(folder: string): { authorityPem: string; server: Identity; admin: Identity; tokenKeyPem: string } {
-  mkdirSync(folder, { recursive: true, mode: 0o700 });
+function identities(folder: string): { authorityPem: string; server: Identity; admin: Identity } {
   const now = Date.now();
   const span = (days: number): { notBefore: Date; notAfter: Date } => ({
     notBefore: new Date(now - 3_600_000),
@@ -75,8 +74,13 @@ function identities(folder: string): { authorityPem: string; server: Identity; a
     authorityPem: authority.certificatePem,
     server: issueIdentity({ commonName: "kube-apiserver", altNames: names, ...span(365) }, signer),
     admin: issueIdentity({ commonName: "kubernetes-admin", organizations: ["system:masters"], ...span(365) }, signer),
-    tokenKeyPem: keep(join(folder, "token-key.pem"), () => TokenSigner.newKeyPem()),
   };
+}
+
+/** The key that signs the tokens of ServiceAccounts. */
+async function tokenKeyOf(path: string): Promise<string> {
+  const made = existsSync(path) ? "" : await TokenSigner.newKeyPem();
+  return keep(path, () => made);
 }
 
 function writeKubeconfig(path: string, port: number, ids: ReturnType<typeof identities>): void {
@@ -169,10 +173,15 @@ async function main(): Promise<void> {
   const options = JSON.parse(process.argv[2] ?? "{}") as ClusterOptions;
   process.title = "lateen-cluster";
   outliveLog();
-  const ids = identities(join(options.stateFolder, "pki"));
+  const pki = join(options.stateFolder, "pki");
+  mkdirSync(pki, { recursive: true, mode: 0o700 });
+  // Made, the first time, while other things are done.
+  const tokenKey = tokenKeyOf(join(pki, "token-key.pem"));
+  const ids = identities(pki);
   const store = new Store(join(options.stateFolder, "state.db"));
   const registry = new Registry(store);
-  const signer = new TokenSigner(ids.tokenKeyPem);
+  await ensureSystem(registry);
+  const signer = new TokenSigner(await tokenKey);
   const authenticator = new Authenticator(store, signer);
   const sandbox = new SandboxClient(CONTROL_FD);
   const kubelet = new Kubelet({
@@ -186,15 +195,15 @@ async function main(): Promise<void> {
     gateway: GATEWAY,
     dnsAddress: DNS_SERVICE,
     nodeName: NODE_NAME,
-    sandboxScript: options.sandboxScript,
+    sandboxCommand: options.sandboxCommand,
   });
   const tls = { ...ids.server, authorityPem: ids.authorityPem };
   const api = new ApiServer({ registry, authenticator, signer, node: kubelet, tls, address: `${NODE_ADDRESS}:6443` });
   rmSync(options.apiSocket, { force: true });
   await api.listen({ path: options.apiSocket });
+  await api.listen({ fd: API_FD });
   await api.listen({ host: NODE_ADDRESS, port: 6443 });
   await serveDialer(options.dialSocket);
-  await ensureSystem(registry);
   startGarbageCollector(registry);
   startLifecycle(registry, ids.authorityPem);
   const https = { name: "https", port: 443, targetPort: 6443, protocol: "TCP" };

@@ -26,6 +26,7 @@ const CACHE = join(process.env["XDG_CACHE_HOME"] ?? join(homedir(), ".cache"), "
 const NODE_ADDRESS = "10.250.0.1";
 const DNS_SERVICE = "10.96.0.10";
 const READY_LIMIT_MS = 90_000;
+const POLL_MS = 20;
 const STOP_LIMIT_MS = 20_000;
 const PAUSE_IMAGE = "registry.k8s.io/pause:3.10";
 
@@ -139,11 +140,22 @@ export class RealKubernetes {
   readonly #namespace = `lateen-real-${process.pid}`;
   readonly #children = new Map<string, ChildProcess>();
   readonly #options: RealOptions;
+  #readySeconds = 0;
   /** Networks of pods that are not ours. */
   readonly #others = new Set(podNetworks());
 
   constructor(options: RealOptions = {}) {
     this.#options = options;
+  }
+
+  /** From the start of etcd until the API server said that it is ready. */
+  get readySeconds(): number {
+    return this.#readySeconds;
+  }
+
+  /** The processes of its components. */
+  processes(): number[] {
+    return [...this.#children.values()].flatMap(({ pid }) => pid ?? []);
   }
 
   get kubeconfig(): string {
@@ -186,7 +198,7 @@ export class RealKubernetes {
       const isOver = this.#children.get(component)?.exitCode !== null;
       if (isOver || performance.now() > limit)
         throw new Error(`${component} ${isOver ? "has ended" : "does not answer"}:\n${this.#log(component)}`);
-      await delay(100);
+      await delay(POLL_MS);
     }
   }
 
@@ -261,6 +273,7 @@ export class RealKubernetes {
     this.#identities();
     const url = "http://127.0.0.1:2379";
     const peer = "http://127.0.0.1:2380";
+    const started = performance.now();
     this.#spawn("etcd", [
       etcd,
       `--data-dir=${at("etcd")}`,
@@ -289,7 +302,8 @@ export class RealKubernetes {
       "--kubelet-preferred-address-types=InternalIP",
       ...(this.#options.isApiOnly === true ? ["--disable-admission-plugins=ServiceAccount"] : []),
     ]);
-    await this.#until("apiserver", ["kubectl", "get", "--raw", "/readyz"]);
+    await this.#until("apiserver", ["curl", "-sf", ...this.curlIdentity(), this.url("/readyz")]);
+    this.#readySeconds = (performance.now() - started) / 1000;
     if (this.#options.isApiOnly !== true) await this.#startNode(kube, at);
   }
 

@@ -3,13 +3,14 @@ import {
   createHash,
   createPrivateKey,
   createPublicKey,
-  generateKeyPairSync,
+  generateKeyPair,
   type KeyObject,
   randomUUID,
   sign,
   verify,
 } from "node:crypto";
 import type { TLSSocket } from "node:tls";
+import { promisify } from "node:util";
 import { isObject } from "@lateen/base";
 import { ApiError } from "./errors.ts";
 import { builtIn, tableOf } from "./kinds.ts";
@@ -40,8 +41,8 @@ export class TokenSigner {
       .digest("base64url");
   }
 
-  static newKeyPem(): string {
-    const { privateKey } = generateKeyPairSync("rsa", { modulusLength: 2048 });
+  static async newKeyPem(): Promise<string> {
+    const { privateKey } = await promisify(generateKeyPair)("rsa", { modulusLength: 2048 });
     return String(privateKey.export({ type: "pkcs8", format: "pem" }));
   }
 
@@ -140,6 +141,8 @@ interface AccountClaims {
 export class Authenticator {
   readonly #store: Store;
   readonly #signer: TokenSigner;
+  /** Users by connection: a certificate is shown once. */
+  readonly #certified = new WeakMap<TLSSocket, User>();
 
   constructor(store: Store, signer: TokenSigner) {
     this.#store = store;
@@ -189,12 +192,16 @@ export class Authenticator {
       return found.user;
     }
     if (!socket.authorized) return ANONYMOUS;
+    const known = this.#certified.get(socket);
+    if (known !== undefined) return known;
     const { subject, raw } = socket.getPeerCertificate();
     const { CN, O } = subject;
     const organizations = O === undefined ? [] : Array.isArray(O) ? O : [O];
     const id = `X509SHA256=${createHash("sha256").update(raw).digest("hex")}`;
     const extra = { "authentication.kubernetes.io/credential-id": [id] };
-    return { name: String(CN), groups: [...organizations, "system:authenticated"], extra };
+    const user = { name: String(CN), groups: [...organizations, "system:authenticated"], extra };
+    this.#certified.set(socket, user);
+    return user;
   }
 }
 

@@ -1,7 +1,6 @@
 // Bodies and options of requests: JSON, YAML or protobuf in, plain values out.
 import type { IncomingMessage } from "node:http";
 import { isObject } from "@lateen/base";
-import { LineCounter, parseDocument } from "yaml";
 import { ApiError, badRequest, invalid, unsupportedMedia } from "./errors.ts";
 import { duplicateMembers } from "./json.ts";
 import { builtInType, type KindTable } from "./kinds.ts";
@@ -48,7 +47,7 @@ export async function readBody(ask: ResourceRequest, kinds: KindTable): Promise<
         return served?.shape === "struct" && served.numbers.size > 0 ? served : builtInType(apiVersion, kind);
       });
     } else if (type === "application/yaml" || type === "application/apply-patch+yaml") {
-      value = text.trimStart().startsWith("{") ? readJson(text, ask) : readYaml(text, ask);
+      value = text.trimStart().startsWith("{") ? readJson(text, ask) : await readYaml(text, ask);
     } else if (type === "" || type === "application/json" || type.endsWith("+json")) value = readJson(text, ask);
     else throw unsupportedMedia(ACCEPTED);
   } catch (error) {
@@ -72,7 +71,9 @@ function readJson(text: string, ask: ResourceRequest): unknown {
 }
 
 /** YAML 1.1, as Kubernetes reads it. A key that occurs twice is noted in the words of its YAML library. */
-function readYaml(text: string, ask: ResourceRequest): unknown {
+async function readYaml(text: string, ask: ResourceRequest): Promise<unknown> {
+  // Loaded when it is first needed: a start does not wait for it.
+  const { LineCounter, parseDocument } = await import("yaml");
   const lines = new LineCounter();
   const document = parseDocument(text, { version: "1.1", lineCounter: lines });
   for (const error of document.errors) {

@@ -33,6 +33,18 @@ export function listKind(kind: Kind): { kind: string; apiVersion: string } {
 
 const keyOf = (object: KubeObject): string => `${object.metadata.namespace ?? ""}/${object.metadata.name}\0`;
 
+/** The place of the first of the ordered `items` whose key is after `start`. */
+function placeAfter(items: readonly KubeObject[], start: string): number {
+  let [low, high] = [0, items.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    const item = items[middle];
+    if (item !== undefined && keyOf(item) <= start) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
 const encode = (token: Continuation): string => Buffer.from(JSON.stringify(token)).toString("base64url");
 
 function decode(text: string): Continuation {
@@ -78,7 +90,7 @@ export class ListServer {
       if (isKept) version = rv;
       const kept =
         rv < 0 ? this.#registry.list(kind, ask.namespace).filter(selects) : this.#keptItems(`${rv} ${scope}`, start);
-      items = kept.filter((item) => keyOf(item) > start);
+      items = kept.slice(placeAfter(kept, start));
     }
     if (ask.name !== undefined) items = items.filter((item) => item.metadata.name === ask.name);
     // What is worked out on the spot has no version.

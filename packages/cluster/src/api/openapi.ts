@@ -8,7 +8,6 @@ import { isCustom } from "./custom.ts";
 import { SERVER_VERSION } from "./discovery.ts";
 import { hasSubresource, isStored, type Kind, type KindTable } from "./kinds.ts";
 import { listKind } from "./lists.ts";
-import { encodeSwagger } from "./openapi-protobuf.ts";
 
 type Members = Record<string, any>;
 
@@ -256,7 +255,8 @@ export class OpenApi {
   }
 
   /** `/openapi/v2` in protobuf. Asked for rarely: not kept. */
-  swaggerProtobuf(): Uint8Array {
+  async swaggerProtobuf(): Promise<Uint8Array> {
+    const { encodeSwagger } = await import("./openapi-protobuf.ts");
     return encodeSwagger(JSON.parse(this.swagger().text) as Members);
   }
 

@@ -161,7 +161,9 @@ export class ApiServer {
   }
 
   /** Listens on one more address. */
-  listen(where: { readonly path: string } | { readonly host: string; readonly port: number }): Promise<void> {
+  listen(
+    where: { readonly path: string } | { readonly fd: number } | { readonly host: string; readonly port: number },
+  ): Promise<void> {
     const { tls } = this.#parts;
     const server = createServer({
       cert: tls.certificatePem,
@@ -250,7 +252,7 @@ export class ApiServer {
         name: "",
         path: url.pathname,
       });
-      this.#serveDiscovery(url, request, response);
+      await this.#serveDiscovery(url, request, response);
       return;
     }
     const { kind } = found;
@@ -318,14 +320,13 @@ export class ApiServer {
     if (!isAllowed(this.#parts.registry.store, user, action)) throw forbidden(user, action);
   }
 
-  #serveDiscovery(url: URL, request: IncomingMessage, response: ServerResponse): void {
+  async #serveDiscovery(url: URL, request: IncomingMessage, response: ServerResponse): Promise<void> {
     const { kinds } = this.#parts.registry;
     const steps = url.pathname.split("/").filter((step) => step !== "");
     const [root, first, second] = steps;
     let body: unknown;
     if (root === "openapi") {
-      this.#sendOpenApi(url, steps.slice(1), request, response);
-      return;
+      return this.#sendOpenApi(url, steps.slice(1), request, response);
     }
     if (root === ".well-known" || (root === "openid" && first === "v1")) {
       this.#sendKeys(root, second, response);
@@ -368,7 +369,12 @@ export class ApiServer {
     return [...new Set([...others, ...groups])].toSorted();
   }
 
-  #sendOpenApi(url: URL, steps: readonly string[], request: IncomingMessage, response: ServerResponse): void {
+  async #sendOpenApi(
+    url: URL,
+    steps: readonly string[],
+    request: IncomingMessage,
+    response: ServerResponse,
+  ): Promise<void> {
     const [version, ...rest] = steps;
     const path = rest.join("/");
     const head = { "content-type": "application/json", vary: "Accept" };
@@ -385,7 +391,7 @@ export class ApiServer {
     if (found === undefined) throw pageNotFound();
     if (version === "v2" && /^application\/com\.github\.[^,]*protobuf/.test(request.headers.accept ?? "")) {
       const type = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
-      response.writeHead(200, { ...head, "content-type": type }).end(this.#openApi.swaggerProtobuf());
+      response.writeHead(200, { ...head, "content-type": type }).end(await this.#openApi.swaggerProtobuf());
       return;
     }
     const asked = url.searchParams.get("hash");

@@ -2,7 +2,6 @@
 // A write changes memory at once, so that the next request sees it, and is acknowledged (and shown to watchers) only when
 // the transaction that holds it has been synced to disk. Writes of one turn of the event loop share one transaction.
 import type { DatabaseSync } from "node:sqlite";
-import { compareText } from "@lateen/base";
 import type { KubeObject } from "./objects.ts";
 import { openDatabase } from "./store-format.ts";
 
@@ -25,6 +24,36 @@ interface Pending {
 /** How many past events a watch may start from; older versions are answered 410 Expired. */
 const EVENTS_MAX = 20_000;
 
+/** The objects of a resource by key, with the keys in order. */
+class Table {
+  readonly objects = new Map<string, KubeObject>();
+  readonly keys: string[] = [];
+
+  /** The place of the first key that is not before `key`. */
+  place(key: string): number {
+    let [low, high] = [0, this.keys.length];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if ((this.keys[middle] ?? "") < key) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
+
+  get(key: string): KubeObject | undefined {
+    return this.objects.get(key);
+  }
+
+  set(key: string, object: KubeObject): void {
+    if (!this.objects.has(key)) this.keys.splice(this.place(key), 0, key);
+    this.objects.set(key, object);
+  }
+
+  delete(key: string): void {
+    if (this.objects.delete(key)) this.keys.splice(this.place(key), 1);
+  }
+}
+
 /** Namespace and name as one key; "/" cannot occur in either. */
 function objectKey(namespace: string | undefined, name: string): string {
   return `${namespace ?? ""}/${name}`;
@@ -32,7 +61,7 @@ function objectKey(namespace: string | undefined, name: string): string {
 
 export class Store {
   readonly #database: DatabaseSync;
-  readonly #objects = new Map<string, Map<string, KubeObject>>();
+  readonly #objects = new Map<string, Table>();
   readonly #listeners = new Map<string, Set<(event: StoreEvent) => void>>();
   #events: StoreEvent[] = [];
   #pending: Pending[] = [];
@@ -53,10 +82,10 @@ export class Store {
     }
   }
 
-  #table(resource: string): Map<string, KubeObject> {
+  #table(resource: string): Table {
     let table = this.#objects.get(resource);
     if (table === undefined) {
-      table = new Map();
+      table = new Table();
       this.#objects.set(resource, table);
     }
     return table;
@@ -80,9 +109,10 @@ export class Store {
   list(resource: string, namespace?: string): KubeObject[] {
     const table = this.#objects.get(resource);
     if (table === undefined) return [];
-    const keys = [...table.keys()].sort(compareText);
-    const wanted = namespace === undefined ? keys : keys.filter((key) => key.startsWith(`${namespace}/`));
-    return wanted.map((key) => table.get(key) as KubeObject);
+    // "0" comes right after "/".
+    const [from, to] =
+      namespace === undefined ? [0, table.keys.length] : [table.place(`${namespace}/`), table.place(`${namespace}0`)];
+    return table.keys.slice(from, to).map((key) => table.get(key) as KubeObject);
   }
 
   /** Stores `object` under a new resourceVersion, which is set on it. Resolves when durable. */

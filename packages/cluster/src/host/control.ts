@@ -8,6 +8,7 @@ import {
   mkdirSync,
   openSync,
   readFileSync,
+  readSync,
   rmSync,
   statSync,
 } from "node:fs";
@@ -49,16 +50,32 @@ const TOOLS: readonly (readonly [tool: string, package_: string])[] = [
   ["python3", "python3"],
 ];
 
-function isOnPath(tool: string): boolean {
-  const folders = [...(process.env["PATH"] ?? "").split(delimiter), "/usr/sbin", "/sbin"];
-  return folders.some((folder) => {
-    try {
-      accessSync(join(folder, tool), constants.X_OK);
-      return true;
-    } catch {
-      return false;
-    }
-  });
+/** Where a program is, in the order of PATH. */
+function onPath(tool: string): string[] {
+  const folders = [...(process.env["PATH"] ?? "").split(delimiter), "/usr/bin", "/usr/sbin", "/sbin"];
+  return folders
+    .map((folder) => join(folder, tool))
+    .filter((path) => {
+      try {
+        accessSync(path, constants.X_OK);
+        return true;
+      } catch {
+        return false;
+      }
+    });
+}
+
+/** The first Python that is a program: a script in its place (pyenv's shims) costs as much time as Python itself, each time. */
+function pythonPath(): string {
+  const isProgram = (path: string): boolean => {
+    const head = Buffer.alloc(4);
+    const file = openSync(path, "r");
+    readSync(file, head);
+    closeSync(file);
+    return head.toString("latin1") === "\x7fELF";
+  };
+  const found = onPath("python3");
+  return found.find(isProgram) ?? found[0] ?? "python3";
 }
 
 /** Throws a Failure that says what to do when this machine lacks something that an instance needs. */
@@ -71,7 +88,7 @@ export function checkMachine(): void {
   if (process.arch !== "x64" && process.arch !== "arm64") {
     throw new Failure(`there is no Envoy for the CPU architecture ${process.arch}`, "Lateen runs on x86-64 and arm64.");
   }
-  const missing = TOOLS.filter(([tool]) => !isOnPath(tool));
+  const missing = TOOLS.filter(([tool]) => onPath(tool).length === 0);
   if (missing.length > 0) {
     const packages = [...new Set(missing.map(([, package_]) => package_))].join(" ");
     throw new Failure(
@@ -142,7 +159,7 @@ async function start(instance: Instance): Promise<boolean> {
     return false;
   }
   checkMachine();
-  instance.removeRun();
+  await instance.removeRun();
   instance.createFolders();
   try {
     checkState(instance);
@@ -163,7 +180,7 @@ function launch(instance: Instance): () => boolean {
     stateFolder: instance.stateFolder,
     clusterMain: join(import.meta.dirname, "../main.ts"),
     cluster: {
-      sandboxScript: join(import.meta.dirname, "../sandbox/sandbox.py"),
+      sandboxCommand: [pythonPath(), "-I", "-S", join(import.meta.dirname, "../sandbox/sandbox.py")],
       programs: { project: PROJECT, node: process.execPath, envoy: envoyPath() },
     },
   };
@@ -225,6 +242,6 @@ async function stop(instance: Instance): Promise<boolean> {
       await delay(POLL_MS);
     }
   }
-  instance.removeRun();
+  await instance.removeRun();
   return running !== undefined;
 }

@@ -12,9 +12,15 @@ import {
 } from "node:fs";
 import { homedir, tmpdir } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
-import { isObject } from "@lateen/base";
+import { setTimeout as delay } from "node:timers/promises";
+import { errorCode, Failure, isObject } from "@lateen/base";
 import type { Programs } from "../node/images.ts";
+import type { SandboxCommand } from "../sandbox/client.ts";
 
+/** The listening socket of the API on the host, as the cluster process gets it. */
+export const API_FD = 4;
+const GROUPS_LIMIT_MS = 5_000;
+const POLL_MS = 5;
 const CONTROL_GROUPS = "/sys/fs/cgroup";
 
 /** What the cluster process is told. */
@@ -22,10 +28,11 @@ export interface ClusterOptions {
   readonly stateFolder: string;
   readonly kubeconfig: string;
   readonly apiSocket: string;
+  /** Where the host has the API; its socket is file descriptor API_FD. */
   readonly apiPort: number;
   readonly dialSocket: string;
   readonly forwarderSocket: string;
-  readonly sandboxScript: string;
+  readonly sandboxCommand: SandboxCommand;
   readonly programs: Programs;
 }
 
@@ -126,13 +133,15 @@ export class Instance {
       .map((controller) => join(CONTROL_GROUPS, controller, own.get(controller) ?? "/", name));
   }
 
-  /** Removes what a run leaves outside the state folder. Nothing of the instance may run. */
-  removeRun(): void {
+  /** Removes what a run leaves outside the state folder. The instance has been ended; its last processes may be on their way out. */
+  async removeRun(): Promise<void> {
     rmSync(this.runFolder, { recursive: true, force: true });
-    for (const group of this.controlGroups().filter((folder) => existsSync(folder))) {
-      for (const entry of readdirSync(group, { withFileTypes: true }))
-        if (entry.isDirectory()) rmdirSync(join(group, entry.name));
-      rmdirSync(group);
+    const limit = performance.now() + GROUPS_LIMIT_MS;
+    for (const group of this.controlGroups()) {
+      while (!removeGroup(group)) {
+        if (performance.now() > limit) throw new Failure(`${group} cannot be removed: processes are left in it`);
+        await delay(POLL_MS);
+      }
     }
   }
 
@@ -146,6 +155,22 @@ export class Instance {
     const path = join(this.stateFolder, "ports.json");
     writeFileSync(`${path}.new`, `${JSON.stringify(ports, null, 2)}\n`);
     renameSync(`${path}.new`, path);
+  }
+}
+
+/** Removes a control group and those in it; false while a process is in one of them. */
+function removeGroup(group: string): boolean {
+  if (!existsSync(group)) return true;
+  try {
+    for (const entry of readdirSync(group, { withFileTypes: true }))
+      if (entry.isDirectory()) rmdirSync(join(group, entry.name));
+    rmdirSync(group);
+    return true;
+  } catch (error) {
+    // Somebody else has been here first, or a process is still there.
+    if (errorCode(error) === "ENOENT") return !existsSync(group);
+    if (errorCode(error) === "EBUSY") return false;
+    throw error;
   }
 }
 

@@ -1,8 +1,8 @@
-// The one process of an instance on the host. It holds the 127.0.0.1 ports, forwards them to Unix sockets, and is the
-// parent of everything else: when it ends, however it ends, the kernel ends PID 1 of the instance and all that is inside.
+// The one process of an instance on the host. It opens the 127.0.0.1 ports, forwards those of Services to Unix sockets, hands that
+// of the API to the cluster process, and is the parent of everything else: when it ends, however it ends, the kernel ends PID 1 of the instance and all that is inside.
 import { type ChildProcess, spawn } from "node:child_process";
 import { rmSync } from "node:fs";
-import { connect, createServer, type Server, type Socket } from "node:net";
+import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net";
 import { createInterface } from "node:readline";
 import { errorCode, errorText } from "@lateen/base";
 import { type ClusterOptions, type ForwarderAnswer, type ForwarderRequest, Instance, outliveLog } from "./instance.ts";
@@ -25,7 +25,7 @@ const BALANCER_PREFIX = "127.0.0.";
 
 export interface SupervisorOptions {
   readonly stateFolder: string;
-  readonly cluster: Pick<ClusterOptions, "programs" | "sandboxScript">;
+  readonly cluster: Pick<ClusterOptions, "programs" | "sandboxCommand">;
   readonly clusterMain: string;
 }
 
@@ -44,17 +44,14 @@ class Forwarder {
   }
 
   /** Listens for `name` on its port of last time, else its preferred one, else any. Connections go to `open`. */
-  async listen(name: string, preferred: number, open: () => Socket): Promise<number> {
+  async listen(name: string, preferred: number, open: () => Socket): Promise<Server> {
     const wanted = [this.#ports[name], PREFERRED[name] ?? preferred, 0].filter((port) => port !== undefined);
     for (const port of wanted) {
       try {
         const server = await listenOn("127.0.0.1", port, open);
-        this.#servers.set(name, server);
-        const address = server.address();
-        const actual = typeof address === "object" && address !== null ? address.port : port;
-        this.#ports[name] = actual;
+        this.#ports[name] = portOf(server);
         this.#instance.writePorts(this.#ports);
-        return actual;
+        return server;
       } catch (error) {
         if (errorCode(error) !== "EADDRINUSE" && errorCode(error) !== "EACCES") throw error;
       }
@@ -66,13 +63,13 @@ class Forwarder {
   async setNodePorts(entries: ForwarderRequest["nodePorts"]): Promise<void> {
     const names = new Set(entries.map((entry) => entry.name));
     for (const [name, server] of this.#servers) {
-      if (name === "api" || names.has(name)) continue;
+      if (names.has(name)) continue;
       server.close();
       this.#servers.delete(name);
     }
     for (const { name, nodePort } of entries) {
       if (this.#servers.has(name)) continue;
-      await this.listen(name, nodePort, () => this.#dial(NODE_ADDRESS, nodePort));
+      this.#servers.set(name, await this.listen(name, nodePort, () => this.#dial(NODE_ADDRESS, nodePort)));
     }
   }
 
@@ -127,6 +124,11 @@ class Forwarder {
   }
 }
 
+const portOf = (server: Server): number => (server.address() as AddressInfo).port;
+
+/** The file descriptor of a listening socket, which Node shows on its handle only. */
+const fdOf = (server: Server): number => (server as unknown as { _handle: { fd: number } })._handle.fd;
+
 /** Listens on an address of the host; each connection is joined to what `open` gives. */
 function listenOn(host: string, port: number, open: () => Socket): Promise<Server> {
   const server = createServer((inbound) => {
@@ -149,7 +151,12 @@ function listenOn(host: string, port: number, open: () => Socket): Promise<Serve
 }
 
 /** PID 1 of the instance in new namespaces. It dies with us: by pdeathsig of `unshare`, and `--kill-child` of its child. */
-function startInside(options: SupervisorOptions, cluster: ClusterOptions, groups: readonly string[]): ChildProcess {
+function startInside(
+  options: SupervisorOptions,
+  cluster: ClusterOptions,
+  groups: readonly string[],
+  apiFd: number,
+): ChildProcess {
   const command = [
     ...[
       "--pdeathsig",
@@ -165,17 +172,12 @@ function startInside(options: SupervisorOptions, cluster: ClusterOptions, groups
       "--kill-child",
       "--",
     ],
-    ...[
-      "python3",
-      "-I",
-      "-S",
-      cluster.sandboxScript,
-      "init",
-      JSON.stringify({ address: NODE_ADDRESS, services: SERVICES, groups }),
-    ],
+    ...cluster.sandboxCommand,
+    ...["init", JSON.stringify({ address: NODE_ADDRESS, services: SERVICES, groups })],
     ...[process.execPath, options.clusterMain, JSON.stringify(cluster)],
   ];
-  return spawn("setpriv", command, { stdio: ["ignore", "inherit", "inherit"] });
+  // 3 is the control channel, which PID 1 makes; 4 (API_FD) the host's socket of the API.
+  return spawn("setpriv", command, { stdio: ["ignore", "inherit", "inherit", "ignore", apiFd] });
 }
 
 async function main(): Promise<void> {
@@ -185,7 +187,7 @@ async function main(): Promise<void> {
   const instance = new Instance(options.stateFolder);
   instance.createFolders();
   const forwarder = new Forwarder(instance);
-  const apiPort = await forwarder.listen("api", 0, () => connect(instance.apiSocket));
+  const api = await forwarder.listen("api", 0, () => connect(instance.apiSocket));
   rmSync(instance.forwarderSocket, { force: true });
   const control = createServer((socket) => {
     socket.on("error", () => {});
@@ -207,15 +209,19 @@ async function main(): Promise<void> {
     stateFolder: instance.stateFolder,
     kubeconfig: instance.kubeconfig,
     apiSocket: instance.apiSocket,
-    apiPort,
+    apiPort: portOf(api),
     dialSocket: instance.dialSocket,
     forwarderSocket: instance.forwarderSocket,
   };
-  const inside = startInside(options, cluster, instance.controlGroups());
+  const inside = startInside(options, cluster, instance.controlGroups(), fdOf(api));
+  // The cluster process answers it from now on: what lies inside the instance is a socket of the host, and no byte goes through us.
+  api.close();
   instance.writeSupervisor();
   const finish = (code: number): void => {
-    instance.removeRun();
-    process.exit(code);
+    void instance
+      .removeRun()
+      .catch((error: unknown) => process.stderr.write(`${errorText(error)}\n`))
+      .finally(() => process.exit(code));
   };
   inside.once("exit", (code, signal) => {
     process.stderr.write(`the instance has ended (${signal ?? code})\n`);

@@ -9,7 +9,7 @@ import { builtIn } from "../api/kinds.ts";
 import type { Pod } from "../api/objects.ts";
 import type { Registry } from "../api/registry.ts";
 import type { NodePort, ResourceRequest } from "../api/server.ts";
-import type { SandboxClient } from "../sandbox/client.ts";
+import type { SandboxClient, SandboxCommand } from "../sandbox/client.ts";
 import type { ImageTable, Programs } from "./images.ts";
 import { serveLog } from "./logs.ts";
 import { SimulatedNodes } from "./nodes.ts";
@@ -46,7 +46,7 @@ export interface NodeContext {
 
 export interface KubeletOptions extends Omit<NodeContext, "owners" | "execProbe"> {
   readonly nodeName: string;
-  readonly sandboxScript: string;
+  readonly sandboxCommand: SandboxCommand;
 }
 
 const PODS = builtIn("pods");
@@ -220,7 +220,8 @@ export class Kubelet implements NodePort, NodeContext {
     if (process === undefined) return Promise.resolve({ ok: false, message: "the container does not run" });
     return new Promise((resolve) => {
       const spec = this.#execSpec(process, command, { stdin: false, tty: false });
-      const child = spawn("python3", ["-I", "-S", this.#options.sandboxScript, "exec", spec], {
+      const [program, ...fixed] = this.#options.sandboxCommand;
+      const child = spawn(program, [...fixed, "exec", spec], {
         stdio: ["ignore", "pipe", "pipe", "pipe"],
         timeout: timeoutMs,
       });
@@ -238,7 +239,7 @@ export class Kubelet implements NodePort, NodeContext {
     const worker = this.#worker(namespace, name);
     if (how === "portforward") {
       const netns = worker.sandbox === "" ? "/proc/self/ns/net" : `/run/netns/${worker.sandbox}`;
-      return servePortForward(upgrade, (port) => helper(this.#options.sandboxScript, ["dial", netns, String(port)]));
+      return servePortForward(upgrade, (port) => helper(this.#options.sandboxCommand, ["dial", netns, String(port)]));
     }
     const containerName = this.#containerName(worker.pod, query);
     const process = worker.processOf(containerName);
@@ -255,7 +256,7 @@ export class Kubelet implements NodePort, NodeContext {
     const command = query.getAll("command");
     if (command.length === 0) throw badRequest("you must specify at least 1 command to run");
     const spec = this.#execSpec(process, command, streams);
-    return serveCommand(upgrade, streams, () => helper(this.#options.sandboxScript, ["exec", spec]));
+    return serveCommand(upgrade, streams, () => helper(this.#options.sandboxCommand, ["exec", spec]));
   }
 
   proxy(ask: ResourceRequest): Promise<void> {

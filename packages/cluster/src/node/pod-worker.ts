@@ -318,7 +318,7 @@ export class PodWorker {
     const isImage = error instanceof UnknownImage;
     const reason = isImage
       ? "ErrImagePull"
-      : error instanceof VolumeNotReady || /^failed to prepare subPath/.test(errorText(error))
+      : error instanceof VolumeNotReady || errorText(error).startsWith("failed to prepare subPath")
         ? CONFIG_ERROR
         : "RunContainerError";
     const message = isImage

@@ -7,6 +7,7 @@ import { createServer, type Socket } from "node:net";
 import { Duplex, type Readable, type Writable } from "node:stream";
 import { WebSocket, WebSocketServer } from "ws";
 import { ApiError, badRequest } from "../api/errors.ts";
+import type { SandboxCommand } from "../sandbox/client.ts";
 import { SpdySession, type SpdyStream } from "./spdy.ts";
 
 /** A request to be taken over. */
@@ -375,6 +376,6 @@ function servePorts(socket: WebSocket, request: IncomingMessage, dial: (port: nu
 }
 
 /** A helper process with the streams that the functions above use; 3 carries resize lines. */
-export function helper(script: string, args: readonly string[]): ChildProcess {
-  return spawn("python3", ["-I", "-S", script, ...args], { stdio: ["pipe", "pipe", "pipe", "pipe"] });
+export function helper([program, ...fixed]: SandboxCommand, args: readonly string[]): ChildProcess {
+  return spawn(program, [...fixed, ...args], { stdio: ["pipe", "pipe", "pipe", "pipe"] });
 }

@@ -3,6 +3,9 @@ import { Socket } from "node:net";
 import { createInterface } from "node:readline";
 import { isObject } from "@lateen/base";
 
+/** The program of sandbox.py and its fixed arguments. */
+export type SandboxCommand = readonly [program: string, ...args: readonly string[]];
+
 /** One mount of a container. */
 export interface Mount {
   readonly source: string;
