@@ -287,7 +287,20 @@ test("paths and verbs that mean nothing", async () => {
   await isWell();
 });
 
-test("hundreds of watches that nobody reads do not stop the server, and end with their connections", async () => {
+const WATCHES = 3_000;
+/** All that the watches were sent, each for itself, would be 12 GB. */
+const GROWTH_MAX_MB = 1_000;
+
+/** Resident memory of the server, as it says itself. */
+async function residentMegabytes(): Promise<number> {
+  const { text } = await target.ask("GET", "/metrics");
+  const bytes = /^process_resident_memory_bytes (\S+)$/m.exec(text)?.[1];
+  assert.ok(bytes !== undefined, "the server tells its memory");
+  return Number(bytes) / 2 ** 20;
+}
+
+test("thousands of watches that nobody reads do not stop the server, and end with their connections", async () => {
+  const before = await residentMegabytes();
   const config = JSON.parse(readFileSync(target.kubeconfig, "utf8"));
   const { user } = config.users[0];
   const url = new URL(config.clusters[0].cluster.server);
@@ -301,7 +314,7 @@ test("hundreds of watches that nobody reads do not stop the server, and end with
   };
   const sockets = await Promise.all(
     Array.from(
-      { length: 300 },
+      { length: WATCHES },
       () =>
         new Promise<ReturnType<typeof connect>>((resolve, reject) => {
           const socket = connect(tls, () => {
@@ -324,6 +337,8 @@ test("hundreds of watches that nobody reads do not stop the server, and end with
       assert.equal(status, 200, `write ${i} goes through while nobody reads`);
     }
     await isWell();
+    const grown = (await residentMegabytes()) - before;
+    assert.ok(grown < GROWTH_MAX_MB, `${WATCHES} watches of which nobody reads cost ${grown.toFixed(0)} MB`);
   } finally {
     for (const socket of sockets) socket.destroy();
   }

@@ -26,6 +26,7 @@ import { selectorOf } from "./selectors.ts";
 import { type NodePort, type ResourceRequest, sendJson } from "./server.ts";
 import { type IncludeObject, renderTable, scaleTable } from "./tables.ts";
 import { serveWatch } from "./watch.ts";
+import type { WatchBudget } from "./watch-budget.ts";
 
 const JSON_PATCH = "application/json-patch+json";
 const MERGE_PATCH = "application/merge-patch+json";
@@ -60,18 +61,28 @@ const DELETED_AS_OBJECT = new Set([
 /** A concurrent write is no reason to refuse a patch: it is worked out again, this often. */
 const PATCH_TRIES = 5;
 
+export interface HandlerParts {
+  readonly registry: Registry;
+  readonly authenticator: Authenticator;
+  readonly signer: TokenSigner;
+  readonly node: NodePort;
+  readonly budget: WatchBudget;
+}
+
 export class ResourceHandler {
   readonly #registry: Registry;
   readonly #authenticator: Authenticator;
   readonly #signer: TokenSigner;
   readonly #node: NodePort;
+  readonly #budget: WatchBudget;
   readonly #lists: ListServer;
 
-  constructor(registry: Registry, authenticator: Authenticator, signer: TokenSigner, node: NodePort) {
+  constructor({ registry, authenticator, signer, node, budget }: HandlerParts) {
     this.#registry = registry;
     this.#authenticator = authenticator;
     this.#signer = signer;
     this.#node = node;
+    this.#budget = budget;
     this.#lists = new ListServer(registry);
   }
 
@@ -85,7 +96,7 @@ export class ResourceHandler {
       if (!hasSubresource(kind, subresource)) throw resourceNotFound();
       if (await this.#subresource(verb, ask)) return;
     }
-    if (verb === "watch") return serveWatch(this.#registry, ask);
+    if (verb === "watch") return serveWatch(this.#registry, this.#budget, ask);
     if (verb === "list") return this.#lists.serve(ask);
     if (verb === "create" && name === undefined) return this.#create(ask);
     if (verb === "deletecollection" && kind.verbs.includes(verb)) return this.#deleteCollection(ask);

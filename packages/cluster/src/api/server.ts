@@ -11,8 +11,10 @@ import { aggregated, coreVersions, groupList, oneGroup, resourceList, SERVER_VER
 import { ApiError, methodNotAllowed, resourceNotFound } from "./errors.ts";
 import { ResourceHandler } from "./handlers.ts";
 import type { Kind } from "./kinds.ts";
+import { ApiMetrics } from "./metrics.ts";
 import { OpenApi } from "./openapi.ts";
 import type { Registry } from "./registry.ts";
+import { WatchBudget } from "./watch-budget.ts";
 
 /** What the node does for the API: streams into and out of containers. */
 export interface NodePort {
@@ -31,6 +33,13 @@ export interface NodePort {
 }
 
 /** A request about a resource. */
+/** How metrics name the verbs that are not said as they are. */
+const METRIC_VERBS: Readonly<Record<string, string>> = {
+  create: "POST",
+  update: "PUT",
+  deletecollection: "DELETECOLLECTION",
+};
+
 export interface ResourceRequest {
   readonly kind: Kind;
   readonly namespace: string | undefined;
@@ -145,6 +154,7 @@ function verbOf(method: string, query: URLSearchParams, name: string | undefined
 export class ApiServer {
   readonly #parts: ApiServerParts;
   readonly #handler: ResourceHandler;
+  readonly #metrics = new ApiMetrics();
   readonly #openApi: OpenApi;
   readonly servers: Server[] = [];
   #isReady = false;
@@ -152,7 +162,7 @@ export class ApiServer {
   constructor(parts: ApiServerParts) {
     this.#parts = parts;
     this.#openApi = new OpenApi(parts.registry.kinds);
-    this.#handler = new ResourceHandler(parts.registry, parts.authenticator, parts.signer, parts.node);
+    this.#handler = new ResourceHandler({ ...parts, budget: new WatchBudget(this.#metrics) });
   }
 
   /** From now on /readyz says ok. */
@@ -252,7 +262,10 @@ export class ApiServer {
         name: "",
         path: url.pathname,
       });
-      await this.#serveDiscovery(url, request, response);
+      if (url.pathname === "/metrics") {
+        response.writeHead(200, { "content-type": "text/plain; version=0.0.4; charset=utf-8" });
+        response.end(this.#metrics.text(registry.store));
+      } else await this.#serveDiscovery(url, request, response);
       return;
     }
     const { kind } = found;
@@ -274,6 +287,7 @@ export class ApiServer {
       namespace: namespace ?? "",
       name: name ?? "",
     };
+    this.#count(action, kind, response);
     this.#authorize(user, action);
     await this.#handler.handle(verb, {
       kind,
@@ -287,6 +301,17 @@ export class ApiServer {
       user,
       repeated: [],
       source: "",
+    });
+  }
+
+  /** Counts the request under its status when it has been answered. */
+  #count({ verb, group, resource, subresource }: Action, { version }: Kind, response: ServerResponse): void {
+    const labels = { verb: METRIC_VERBS[verb] ?? verb.toUpperCase(), group, version, resource, subresource };
+    const isWatch = verb === "watch";
+    if (isWatch) this.#metrics.watches.add(labels);
+    response.once("close", () => {
+      if (isWatch) this.#metrics.watches.add(labels, -1);
+      this.#metrics.requests.add({ ...labels, code: String(response.statusCode) });
     });
   }
 

@@ -105,6 +105,11 @@ export class Store {
     return this.#objects.get(resource)?.get(objectKey(namespace, name));
   }
 
+  /** How many objects there are of each resource. */
+  counts(): [resource: string, count: number][] {
+    return [...this.#objects].map(([resource, { keys }]) => [resource, keys.length]);
+  }
+
   /** All objects of a resource, in namespace/name order; of one namespace where given. */
   list(resource: string, namespace?: string): KubeObject[] {
     const table = this.#objects.get(resource);

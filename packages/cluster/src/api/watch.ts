@@ -9,9 +9,8 @@ import { selectorOf } from "./selectors.ts";
 import type { ResourceRequest } from "./server.ts";
 import type { StoreEvent } from "./store.ts";
 import { type IncludeObject, renderTable } from "./tables.ts";
+import type { WatchBudget } from "./watch-budget.ts";
 
-/** A watcher that is this far behind is cut off; it lists again. */
-const QUEUED_BYTES_MAX = 16 << 20;
 const TIMEOUT_SECONDS = 1800;
 const BOOKMARK_EVERY_MS = 60_000;
 
@@ -30,7 +29,7 @@ function checkWatchOptions(query: URLSearchParams): void {
 }
 
 /** Serves one watch until its time is over or the client leaves. */
-export async function serveWatch(registry: Registry, ask: ResourceRequest): Promise<void> {
+export async function serveWatch(registry: Registry, budget: WatchBudget, ask: ResourceRequest): Promise<void> {
   const { kind, query, response } = ask;
   const { store } = registry;
   const selects = selectorOf(query, kind);
@@ -51,7 +50,7 @@ export async function serveWatch(registry: Registry, ask: ResourceRequest): Prom
 
   const write = (line: string | Buffer): void => {
     response.write(line);
-    if (response.writableLength > QUEUED_BYTES_MAX) response.destroy();
+    budget.wrote(response);
   };
   const lineOf = (type: string, object: KubeObject): Buffer => {
     let body: unknown = toServed(kind, object);
@@ -99,6 +98,7 @@ export async function serveWatch(registry: Registry, ask: ResourceRequest): Prom
 
   response.writeHead(200, { "content-type": "application/json", "cache-control": "no-cache, private" });
   response.flushHeaders();
+  budget.add(response, tableOf(kind));
   if (isInitial || asked === "" || from === 0) {
     const present = registry.list(kind, ask.namespace).filter(selects);
     for (const object of present)
