@@ -315,6 +315,46 @@ describe("containers on a node", { timeout: 420_000 }, () => {
     await kubectl(["delete", "pod", "outer"]);
   });
 
+  test("names of Services: search paths, headless, ExternalName", async () => {
+    const service = (name: string, spec: object): object => ({
+      apiVersion: "v1",
+      kind: "Service",
+      metadata: { name },
+      spec,
+    });
+    await apply(service("plain", { selector: { app: "shell" }, ports: [{ port: 80 }] }));
+    await apply(service("bare", { clusterIP: "None", selector: { app: "shell" }, ports: [{ port: 80 }] }));
+    await apply(service("alias", { type: "ExternalName", externalName: `plain.${NAMESPACE}.svc.cluster.local` }));
+    const address = (await json(["get", "service", "plain"])).spec.clusterIP;
+    const podAddress = (await json(["get", "pod", "shell"])).status.podIP;
+    const finds = (name: string, wanted: string): Promise<unknown> =>
+      eventually(`${name} is ${wanted}`, async () => {
+        // Connecting resolves as programs do, through the search paths: what is refused has been found.
+        const look = `getent ahostsv4 ${name} || (wget -T 2 -O- http://${name}:1/ 2>&1; true)`;
+        return (await kubectl(["exec", "shell", "--", "sh", "-c", look])).includes(wanted);
+      });
+    for (const name of [
+      "plain",
+      `plain.${NAMESPACE}`,
+      `plain.${NAMESPACE}.svc`,
+      `plain.${NAMESPACE}.svc.cluster.local`,
+    ])
+      await finds(name, address);
+    await finds("bare", podAddress);
+    await finds("alias", address);
+    const { spec } = await json(["get", "service", "kubernetes", "-n", "default"]);
+    await finds("kubernetes.default", spec.clusterIP);
+    const missing = await kubectl([
+      "exec",
+      "shell",
+      "--",
+      "sh",
+      "-c",
+      "getent ahostsv4 nobody.here || wget -T 2 -O- http://nobody.here/ 2>&1 || true",
+    ]);
+    assert.doesNotMatch(missing, /\d+\.\d+\.\d+\.\d+/);
+  });
+
   test("session affinity keeps a client with one endpoint", async () => {
     const serve =
       "mkdir /tmp/www; hostname > /tmp/www/index.html; httpd -f -p 8080 -h /tmp/www || python3 -m http.server 8080 -d /tmp/www";

@@ -183,6 +183,73 @@ describe("the embedded cluster", { concurrency: false, timeout: 240_000 }, () =>
     assert.match(stdout, /lateen-node-3/);
   });
 
+  test("DNS: ports of Services, names of endpoints, reverse names; over UDP and TCP; what is too long is asked for again", async () => {
+    await mesh.apply(pod("named", { hostname: "first", subdomain: "group" }, { ports: [{ containerPort: 8080 }] }));
+    const many = Array.from({ length: 60 }, (_, i) => `10.1.0.${i + 1}`);
+    const service = (name: string, spec: object): string =>
+      JSON.stringify({ apiVersion: "v1", kind: "Service", metadata: { name }, spec });
+    const ports = [{ name: "http", port: 80, targetPort: 8080 }];
+    await mesh.apply(service("group", { clusterIP: "None", selector: { app: "named" }, ports }));
+    await mesh.apply(service("single", { selector: { app: "named" }, ports }));
+    await mesh.apply(service("crowd", { clusterIP: "None", ports }));
+    const labels = { "kubernetes.io/service-name": "crowd" };
+    const endpoints = many.map((address) => ({ addresses: [address], conditions: { ready: true } }));
+    const slice = { apiVersion: "discovery.k8s.io/v1", kind: "EndpointSlice", metadata: { name: "crowd", labels } };
+    await mesh.apply(JSON.stringify({ ...slice, addressType: "IPv4", endpoints, ports: [{ name: "http", port: 80 }] }));
+    await ready("named");
+    // A resolver of a few lines: answers as "TYPE TEXT", `TC` where the answer was cut short.
+    const resolver = `
+import socket, struct, sys
+TYPES = {"A": 1, "PTR": 12, "SRV": 33}
+def name(m, at):
+    parts = []
+    while m[at]:
+        if m[at] >= 192:
+            return ".".join(parts + [name(m, (m[at] & 63) << 8 | m[at + 1])[0]]), at + 2
+        parts.append(m[at + 1:at + 1 + m[at]].decode()); at += m[at] + 1
+    return ".".join(parts), at + 1
+def ask(host, kind, tcp):
+    q = struct.pack(">6H", 7, 256, 1, 0, 0, 0) + b"".join(bytes([len(p)]) + p.encode() for p in host.split(".")) + struct.pack(">BHH", 0, TYPES[kind], 1)
+    if tcp:
+        s = socket.create_connection(("10.96.0.10", 53), 5); s.sendall(struct.pack(">H", len(q)) + q)
+        f = s.makefile("rb"); m = f.read(struct.unpack(">H", f.read(2))[0])
+    else:
+        s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(5); s.sendto(q, ("10.96.0.10", 53)); m = s.recv(65535)
+    flags, _, count = struct.unpack(">3H", m[2:8]); _, at = name(m, 12); at += 4
+    out = ["TC"] if flags & 0x200 else [] if flags & 15 == 0 else ["NXDOMAIN"]
+    for _ in range(count):
+        _, at = name(m, at); kind, _, _, size = struct.unpack(">HHIH", m[at:at + 10]); at += 10; d = m[at:at + size]
+        out.append("A " + socket.inet_ntoa(d) if kind == 1 else "SRV %d %s" % (struct.unpack(">H", d[4:6])[0], name(m, at + 6)[0]) if kind == 33 else "PTR " + name(m, at)[0])
+        at += size
+    return "|".join(out)
+for line in sys.argv[1:]:
+    host, kind, how = line.split(","); print(ask(host, kind, how == "tcp"))
+`;
+    const end = "default.svc.cluster.local";
+    const { podIP } = (await mesh.json(["get", "pod", "named"])).status;
+    const { clusterIP } = (await mesh.json(["get", "service", "single"])).spec;
+    const reverse = (address: string): string => `${address.split(".").toReversed().join(".")}.in-addr.arpa`;
+    const expected: Readonly<Record<string, string>> = {
+      [`_http._tcp.single.${end},SRV,udp`]: `SRV 80 single.${end}`,
+      [`_http._tcp.group.${end},SRV,tcp`]: `SRV 8080 first.group.${end}`,
+      [`_none._tcp.single.${end},SRV,udp`]: "NXDOMAIN",
+      [`first.group.${end},A,udp`]: `A ${podIP}`,
+      [`FIRST.Group.${end},A,tcp`]: `A ${podIP}`,
+      [`${reverse(clusterIP)},PTR,udp`]: `PTR single.${end}`,
+      [`${reverse(podIP)},PTR,udp`]: `PTR first.group.${end}`,
+      [`${reverse("10.99.99.99")},PTR,udp`]: "NXDOMAIN",
+      [`single.${end},SRV,udp`]: `SRV 80 single.${end}`,
+      [`${podIP.replaceAll(".", "-")}.default.pod.cluster.local,A,udp`]: `A ${podIP}`,
+      [`crowd.${end},A,udp`]: "TC",
+      [`crowd.${end},A,tcp`]: many.map((address) => `A ${address}`).join("|"),
+    };
+    const answers = await eventually("the endpoints are known", async () => {
+      const { stdout } = await mesh.exec("pod/named", "main", ["python3", "-c", resolver, ...Object.keys(expected)]);
+      return stdout.includes("first.group") ? stdout.trim().split("\n") : undefined;
+    });
+    assert.deepEqual(Object.fromEntries(Object.keys(expected).map((key, i) => [key, answers[i]])), expected);
+  });
+
   test("hostPath shows the host's files for reading, and never the cluster's own state", async () => {
     const shown = join(mesh.state, "..", `shown-${process.pid}`);
     mkdirSync(shown);

@@ -278,6 +278,8 @@ export interface EndpointSlice extends KubeObject {
     conditions?: { ready?: boolean; serving?: boolean; terminating?: boolean };
     targetRef?: { kind: string; name: string; namespace: string; uid: string };
     zone?: string;
+    /** What it is called below a headless Service. */
+    hostname?: string;
     nodeName?: string;
   }[];
   ports: { name?: string; port: number; protocol?: string; appProtocol?: string }[];

@@ -52,6 +52,7 @@ function endpointOf(registry: Registry, pod: Pod, service: Service): EndpointSli
     pod.status.conditions?.some((condition) => condition.type === "Ready" && condition.status === "True") === true;
   const isTerminating = pod.metadata.deletionTimestamp !== undefined;
   const { name, namespace = "", uid } = pod.metadata;
+  const { hostname, subdomain } = pod.spec;
   const zone = registry.find(NODES, undefined, pod.spec.nodeName ?? "")?.metadata.labels?.[ZONE];
   return {
     addresses: [pod.status.podIP ?? ""],
@@ -63,6 +64,7 @@ function endpointOf(registry: Registry, pod: Pod, service: Service): EndpointSli
     nodeName: pod.spec.nodeName ?? "",
     targetRef: { kind: "Pod", name, namespace, uid },
     ...(zone === undefined ? {} : { zone }),
+    ...(hostname !== undefined && subdomain === service.metadata.name ? { hostname } : {}),
   };
 }
 
@@ -185,6 +187,7 @@ async function writeEndpoints(
   const { namespace, name } = service.metadata;
   const address = (endpoint: EndpointSlice["endpoints"][number]): unknown => ({
     ip: endpoint.addresses[0],
+    ...(endpoint.hostname === undefined ? {} : { hostname: endpoint.hostname }),
     nodeName: endpoint.nodeName,
     targetRef: endpoint.targetRef,
   });
