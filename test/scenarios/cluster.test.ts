@@ -183,6 +183,48 @@ describe("the embedded cluster", { concurrency: false, timeout: 240_000 }, () =>
     assert.match(stdout, /lateen-node-3/);
   });
 
+  test("pods spread over zones as evenly as their rules say; a taint that only asks is heeded while there is room elsewhere", async () => {
+    const spread = (whenUnsatisfiable: string, labelSelector: object): object[] => [
+      { maxSkew: 1, topologyKey: "topology.kubernetes.io/zone", whenUnsatisfiable, labelSelector },
+    ];
+    const labelSelector = { matchLabels: { app: "even" } };
+    const template = JSON.parse(pod("even", { topologySpreadConstraints: spread("DoNotSchedule", labelSelector) }));
+    const set = {
+      selector: labelSelector,
+      replicas: 6,
+      template: { metadata: template.metadata, spec: template.spec },
+    };
+    await mesh.apply(
+      JSON.stringify({ apiVersion: "apps/v1", kind: "Deployment", metadata: { name: "even" }, spec: set }),
+    );
+    await mesh.kubectl(["rollout", "status", "deployment/even", "--timeout=30s"]);
+    const perNode = async (app: string): Promise<number[]> => {
+      const names = (await mesh.json(["get", "pods", "-l", `app=${app}`])).items.map(({ spec }: any) => spec.nodeName);
+      return ["lateen-node", "lateen-node-2", "lateen-node-3"].map(
+        (node) => names.filter((name: string) => name === node).length,
+      );
+    };
+    assert.deepEqual(await perNode("even"), [2, 2, 2]);
+    // Two zones closed: the third may have one more than they, and no second.
+    await mesh.kubectl(["cordon", "lateen-node", "lateen-node-2"]);
+    await mesh.kubectl(["scale", "deployment/even", "--replicas=8"]);
+    await eventually("one more runs", async () => (await perNode("even")).join() === "2,2,3");
+    const held = await eventually("one is held", async () => {
+      const { items } = await mesh.json(["get", "pods", "-l", "app=even", "--field-selector", "status.phase=Pending"]);
+      return items[0]?.status.conditions?.find(({ reason }: any) => reason === "Unschedulable")?.message as
+        | string
+        | undefined;
+    });
+    assert.match(held, /1 node\(s\) didn't match pod topology spread constraints, 2 node\(s\) were unschedulable/);
+    await mesh.kubectl(["uncordon", "lateen-node", "lateen-node-2"]);
+    await mesh.kubectl(["delete", "deployment", "even"]);
+    await mesh.kubectl(["taint", "node", "lateen-node", "lateen-node-3", "busy=1:PreferNoSchedule"]);
+    await mesh.apply(pod("shy", {}));
+    await ready("shy");
+    assert.equal((await mesh.json(["get", "pod", "shy"])).spec.nodeName, "lateen-node-2");
+    await mesh.kubectl(["taint", "node", "lateen-node", "lateen-node-3", "busy-"]);
+  });
+
   test("DNS: ports of Services, names of endpoints, reverse names; over UDP and TCP; what is too long is asked for again", async () => {
     await mesh.apply(pod("named", { hostname: "first", subdomain: "group" }, { ports: [{ containerPort: 8080 }] }));
     const many = Array.from({ length: 60 }, (_, i) => `10.1.0.${i + 1}`);

@@ -1037,5 +1037,99 @@ patch(
 say("custom: delete", "DELETE", `${WIDGETS}/one`);
 say("custom: delete the definition", "DELETE", `${CRDS}/widgets.talk.example.com`);
 
+// Pod Security: what a namespace's labels ask of pods and of what makes them.
+const asking = (labels: Record<string, string | null>): object => ({
+  metadata: {
+    labels: Object.fromEntries(
+      Object.entries(labels).map(([mode, level]) => [`pod-security.kubernetes.io/${mode}`, level]),
+    ),
+  },
+});
+const THIS_NAMESPACE = `/api/v1/namespaces/${NAMESPACE}`;
+const guarded = (name: string, spec: object, container: object = {}): object => ({
+  apiVersion: "v1",
+  kind: "Pod",
+  metadata: { name },
+  spec: { containers: [{ name: "a", image: "busybox", ...container }], ...spec },
+});
+const strict = {
+  securityContext: {
+    allowPrivilegeEscalation: false,
+    capabilities: { drop: ["ALL"] },
+    runAsNonRoot: true,
+    seccompProfile: { type: "RuntimeDefault" },
+  },
+};
+const wild = {
+  securityContext: {
+    privileged: true,
+    runAsUser: 0,
+    runAsNonRoot: false,
+    capabilities: { add: ["NET_ADMIN", "SYS_TIME", "CHOWN"] },
+    seLinuxOptions: { type: "other_t", user: "u" },
+    seccompProfile: { type: "Unconfined" },
+    appArmorProfile: { type: "Unconfined" },
+  },
+  ports: [
+    { containerPort: 80, hostPort: 80 },
+    { containerPort: 81, hostPort: 81 },
+  ],
+  livenessProbe: { httpGet: { port: 80, host: "example.com" } },
+  lifecycle: { preStop: { tcpSocket: { port: 80, host: "other.example.com" } } },
+};
+const everything = {
+  hostNetwork: true,
+  hostPID: true,
+  hostUsers: true,
+  securityContext: {
+    sysctls: [{ name: "kernel.msgmax", value: "1" }],
+    runAsUser: 0,
+  },
+  initContainers: [{ name: "b", image: "busybox", securityContext: { privileged: true } }],
+  volumes: [
+    { name: "host", hostPath: { path: "/" } },
+    { name: "nfs", nfs: { server: "s", path: "/" } },
+    { name: "empty", emptyDir: {} },
+  ],
+};
+patch("security: a level that there is not", THIS_NAMESPACE, MERGE, asking({ enforce: "strict", "warn-version": "1" }));
+patch("security: restricted, with pods that are not", THIS_NAMESPACE, MERGE, asking({ enforce: "restricted" }));
+post("security: a plain pod", `${NS}/pods?dryRun=All`, guarded("plain", {}));
+post("security: all that is wrong", `${NS}/pods?dryRun=All`, guarded("wild", everything, wild));
+post("security: a pod that is as asked", `${NS}/pods?dryRun=All`, guarded("strict", {}, strict));
+post(
+  "security: two containers, one bad",
+  `${NS}/pods?dryRun=All`,
+  guarded("two", { initContainers: [{ name: "b", image: "x", ...strict }] }),
+);
+post(
+  "security: root in words",
+  `${NS}/pods?dryRun=All`,
+  guarded("root", { securityContext: { runAsNonRoot: false } }, strict),
+);
+patch(
+  "security: baseline, and a warning of more",
+  THIS_NAMESPACE,
+  MERGE,
+  asking({ enforce: "baseline", warn: "restricted", "warn-version": "v1.20" }),
+);
+post("security: a warning of an older standard", `${NS}/pods?dryRun=All`, guarded("plain", {}));
+post("security: baseline refuses", `${NS}/pods?dryRun=All`, guarded("wild", everything, wild));
+post("security: what makes pods is warned about", `/apis/apps/v1/namespaces/${NAMESPACE}/deployments?dryRun=All`, {
+  apiVersion: "apps/v1",
+  kind: "Deployment",
+  metadata: { name: "wild" },
+  spec: {
+    selector: { matchLabels: { a: "b" } },
+    template: { metadata: { labels: { a: "b" } }, spec: (guarded("", { hostNetwork: true }) as { spec: object }).spec },
+  },
+});
+patch(
+  "security: nothing asked any more",
+  THIS_NAMESPACE,
+  MERGE,
+  asking({ enforce: null, warn: null, "warn-version": null }),
+);
+
 /** The conversation, in order. */
 export const STEPS: readonly Step[] = steps;

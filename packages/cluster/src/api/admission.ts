@@ -8,6 +8,7 @@ import { ApiError } from "./errors.ts";
 import { apiVersionOf, builtIn, type Kind, type KindTable, tableOf } from "./kinds.ts";
 import type { EndpointSlice, KubeObject, LabelSelector, Service } from "./objects.ts";
 import { jsonPatch } from "./patch.ts";
+import { checkPodSecurity } from "./pod-security.ts";
 import { checkPolicies, conditionsHold, type Expression } from "./policies.ts";
 import { selectsLabels } from "./selectors.ts";
 import type { Store } from "./store.ts";
@@ -236,8 +237,9 @@ export class Admission {
     return object;
   }
 
-  /** Runs the policies and the validating webhooks. Throws when one refuses. */
+  /** Runs Pod Security, the policies and the validating webhooks. Throws when one refuses. */
   async validate(ask: AdmissionRequest, warn: (text: string) => void): Promise<void> {
+    checkPodSecurity(this.#store, ask, warn);
     checkPolicies(this.#store, this.#kinds, ask, warn);
     for (const webhook of this.#webhooks("validatingwebhookconfigurations", ask))
       await this.#review(webhook, ask, warn);

@@ -2,7 +2,7 @@
 // managers, admission, validation, conflicts, generation, finalizers. HTTP requests and the cluster's own controllers both
 // come through here.
 import { jsonClone, jsonEqual } from "@lateen/base";
-import { Admission, type Operation } from "./admission.ts";
+import { Admission, type AdmissionRequest, type Operation } from "./admission.ts";
 import { randomSuffix } from "./allocate.ts";
 import type { User } from "./auth.ts";
 import { toServed, toStored } from "./conversion.ts";
@@ -159,10 +159,11 @@ export class Registry {
     this.#default(kind, object);
     const tracked = object.metadata.managedFields;
     strategy.admitCreate(object);
-    object = await this.#admit("CREATE", kind, object, undefined, options);
+    object = await this.#mutate("CREATE", kind, object, undefined, options);
     restoreManaged(object, tracked);
     this.#default(kind, object);
     this.#validate(kind, object, undefined, "");
+    await this.#admit("CREATE", kind, object, undefined, options);
     // Webhooks were waited for: another create may have come first.
     if (this.find(kind, object.metadata.namespace, object.metadata.name) !== undefined)
       throw alreadyExists(kind, object.metadata.name);
@@ -207,28 +208,51 @@ export class Registry {
     if (causes.length > 0) throw invalid(kind, object.metadata.name ?? "", causes);
   }
 
-  async #admit(
+  /** What admission is asked about a write. */
+  #asked(
+    operation: Operation,
+    kind: Kind,
+    object: KubeObject,
+    oldObject: KubeObject | undefined,
+    options: UpdateOptions,
+  ): AdmissionRequest {
+    const subject = object.metadata;
+    return {
+      kind,
+      operation,
+      namespace: kind.isNamespaced ? subject.namespace : kind.plural === "namespaces" ? subject.name : undefined,
+      name: subject.name,
+      subresource: options.subresource ?? "",
+      object,
+      oldObject,
+      user: options.user ?? CONTROLLERS,
+      isDryRun: options.isDryRun === true,
+    };
+  }
+
+  /** The object as the mutating webhooks leave it. */
+  async #mutate(
     operation: Operation,
     kind: Kind,
     object: KubeObject,
     oldObject: KubeObject | undefined,
     options: UpdateOptions,
   ): Promise<KubeObject> {
-    const subject = object.metadata;
-    const ask = {
-      kind,
-      operation,
-      namespace: kind.isNamespaced ? subject.namespace : kind.plural === "namespaces" ? subject.name : undefined,
-      name: subject.name,
-      subresource: options.subresource ?? "",
-      oldObject,
-      user: options.user ?? CONTROLLERS,
-      isDryRun: options.isDryRun === true,
-    };
-    const warn = options.warn ?? (() => {});
-    const mutated = (await this.#admission.mutate({ ...ask, object }, warn)) ?? object;
-    await this.#admission.validate({ ...ask, object: mutated }, warn);
+    const ask = this.#asked(operation, kind, object, oldObject, options);
+    const mutated = (await this.#admission.mutate(ask, options.warn ?? (() => {}))) ?? object;
     return mutated === object ? object : this.decode(kind, mutated);
+  }
+
+  /** Asks those who may refuse, once the object is known to be valid. */
+  #admit(
+    operation: Operation,
+    kind: Kind,
+    object: KubeObject,
+    oldObject: KubeObject | undefined,
+    options: UpdateOptions,
+  ): Promise<void> {
+    const ask = this.#asked(operation, kind, object, oldObject, options);
+    return this.#admission.validate(ask, options.warn ?? (() => {}));
   }
 
   /**
@@ -295,13 +319,14 @@ export class Registry {
     const strategy = this.#strategies.of(kind);
     const { name, namespace } = old.metadata;
     const tracked = next.metadata.managedFields;
-    const admitted = await this.#admit("UPDATE", kind, next, old, options);
+    const admitted = await this.#mutate("UPDATE", kind, next, old, options);
     if (admitted !== next) {
       next = this.#reconcile(kind, old, admitted, subresource);
       this.#default(kind, next);
       restoreManaged(next, tracked);
     }
     this.#validate(kind, next, old, subresource);
+    await this.#admit("UPDATE", kind, next, old, options);
     if (this.store.get(tableOf(kind), namespace, name) !== stored) throw conflict(kind, name);
     strategy.complete(next, old);
     for (const text of strategy.warnings(next, old)) options.warn?.(text);

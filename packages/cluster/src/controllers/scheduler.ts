@@ -1,5 +1,5 @@
-// The scheduler: puts pods on nodes that their selectors, affinities, tolerations and requests allow (a subset of Kubernetes'
-// filters and one score: the node with the fewest pods of the namespace, then the fewest pods).
+// The scheduler: puts pods on nodes that their selectors, affinities, tolerations, requests and rules about evenness allow, and of
+// those on the one that they prefer (`score`).
 import { compareText } from "@lateen/base";
 import { recordEvent } from "../api/events.ts";
 import { builtIn } from "../api/kinds.ts";
@@ -7,11 +7,13 @@ import { type Condition, type KubeObject, type Pod, timestamp } from "../api/obj
 import { addQuantities, quantityNanos } from "../api/quantity.ts";
 import type { Registry } from "../api/registry.ts";
 import { Controller, keyOf } from "./controller.ts";
+import { crowding, spreadProblem } from "./spreading.ts";
 
 type Members = Record<string, any>;
 
 const PODS = builtIn("pods");
 const NODES = builtIn("nodes");
+const UNSCHEDULABLE = "node.kubernetes.io/unschedulable";
 const COMPONENT = "default-scheduler";
 const OPTIONS = { manager: "kube-scheduler" };
 
@@ -88,25 +90,32 @@ function matchesTerm(term: Members, labels: Members, fields: Members): boolean {
   );
 }
 
-/** Why a pod may not run on a node by the node's own rules, in the scheduler's words; undefined: it may. */
-export function fitsNode(pod: KubeObject, node: KubeObject): string | undefined {
+/** A node's taints; one that is cordoned counts as tainted. */
+function taintsOf(node: KubeObject): Taint[] {
+  const { taints = [], unschedulable } = (node.spec ?? {}) as { taints?: Taint[]; unschedulable?: boolean };
+  return unschedulable === true ? [...taints, { key: UNSCHEDULABLE, effect: "NoSchedule" }] : taints;
+}
+
+/** Whether a pod's node selector and its required node affinity allow a node. */
+function selectsNode(pod: KubeObject, node: KubeObject): boolean {
   const spec = pod.spec as Members;
-  const { spec: nodeSpec = {}, metadata } = node as Members;
-  const labels: Members = metadata.labels ?? {};
-  const taints = [...((nodeSpec.taints ?? []) as Taint[])];
-  if (nodeSpec.unschedulable === true) taints.push({ key: "node.kubernetes.io/unschedulable", effect: "NoSchedule" });
-  const taint = taints.find((entry) => entry["effect"] !== "PreferNoSchedule" && !tolerates(pod, entry));
-  if (taint !== undefined) {
-    if (taint["key"] === "node.kubernetes.io/unschedulable") return "node(s) were unschedulable";
-    return `node(s) had untolerated taint {${taint["key"]}${taint["value"] === undefined ? "" : `: ${taint["value"]}`}}`;
-  }
+  const labels: Members = node.metadata.labels ?? {};
   const isSelected = Object.entries(spec["nodeSelector"] ?? {}).every(([key, value]) => labels[key] === value);
   const required = spec["affinity"]?.nodeAffinity?.requiredDuringSchedulingIgnoredDuringExecution?.nodeSelectorTerms as
     | Members[]
     | undefined;
-  const isLiked =
-    required === undefined || required.some((term) => matchesTerm(term, labels, { "metadata.name": metadata.name }));
-  return isSelected && isLiked ? undefined : "node(s) didn't match Pod's node affinity/selector";
+  const fields = { "metadata.name": node.metadata.name };
+  return isSelected && (required === undefined || required.some((term) => matchesTerm(term, labels, fields)));
+}
+
+/** Why a pod may not run on a node by the node's own rules, in the scheduler's words; undefined: it may. */
+export function fitsNode(pod: KubeObject, node: KubeObject): string | undefined {
+  const taint = taintsOf(node).find((entry) => entry.effect !== "PreferNoSchedule" && !tolerates(pod, entry));
+  if (taint !== undefined) {
+    if (taint.key === UNSCHEDULABLE) return "node(s) were unschedulable";
+    return `node(s) had untolerated taint {${taint.key}${taint.value === undefined ? "" : `: ${taint.value}`}}`;
+  }
+  return selectsNode(pod, node) ? undefined : "node(s) didn't match Pod's node affinity/selector";
 }
 
 const requestsOf = (pod: KubeObject): Record<string, string[]> => {
@@ -185,15 +194,24 @@ function isPortTaken(pod: Pod, node: KubeObject, placed: readonly Pod[]): boolea
   );
 }
 
-/** Prefers nodes of preferred affinity terms, then those with fewest pods of the namespace, then fewest pods. */
-function score(pod: Pod, node: KubeObject, placed: readonly Pod[]): readonly number[] {
+/** Prefers nodes of preferred affinity terms, without taints that ask to be left alone, less crowded ones, then those with fewest pods. */
+function score(pod: Pod, node: KubeObject, nodes: readonly KubeObject[], placed: readonly Pod[]): readonly number[] {
   const preferred = ((pod.spec["affinity"] as Members | undefined)?.["nodeAffinity"]
     ?.preferredDuringSchedulingIgnoredDuringExecution ?? []) as Members[];
   const liked = preferred
     .filter((entry) => matchesTerm(entry["preference"] ?? {}, node.metadata.labels ?? {}, {}))
     .reduce((sum, entry) => sum + Number(entry["weight"]), 0);
   const here = placed.filter((other) => other.spec.nodeName === node.metadata.name);
-  return [-liked, here.filter((other) => other.metadata.namespace === pod.metadata.namespace).length, here.length];
+  const unwanted = taintsOf(node).filter(
+    (taint) => taint.effect === "PreferNoSchedule" && !tolerates(pod, taint),
+  ).length;
+  return [
+    -liked,
+    unwanted,
+    crowding(pod, node, nodes, placed),
+    here.filter((other) => other.metadata.namespace === pod.metadata.namespace).length,
+    here.length,
+  ];
 }
 
 async function schedule(registry: Registry, namespace: string, name: string): Promise<void> {
@@ -202,8 +220,10 @@ async function schedule(registry: Registry, namespace: string, name: string): Pr
   const nodes = registry.list(NODES);
   const placed = (registry.list(PODS) as Pod[]).filter((other) => (other.spec.nodeName ?? "") !== "");
   const reasons = new Map<string, number>();
+  const eligible = nodes.filter((node) => selectsNode(pod, node));
   const fitting = nodes.filter((node) => {
-    const own = fitsNode(pod, node) ?? affinityProblem(pod, node, nodes, placed);
+    const own =
+      fitsNode(pod, node) ?? spreadProblem(pod, node, eligible, placed) ?? affinityProblem(pod, node, nodes, placed);
     const short = lacking(pod, node, placed).map((resource) =>
       resource === "pods" ? "Too many pods" : `Insufficient ${resource}`,
     );
@@ -213,7 +233,7 @@ async function schedule(registry: Registry, namespace: string, name: string): Pr
     return problems.length === 0;
   });
   if (fitting.length === 0) return tellUnschedulable(registry, pod, nodes.length, reasons);
-  const ranked = fitting.map((node) => ({ node, rank: score(pod, node, placed) }));
+  const ranked = fitting.map((node) => ({ node, rank: score(pod, node, fitting, placed) }));
   ranked.sort(
     (a, b) =>
       a.rank.map((value, i) => value - (b.rank[i] ?? 0)).find((diff) => diff !== 0) ??
