@@ -40,7 +40,7 @@ interface Check {
 const quoted = (names: readonly string[]): string => names.map((name) => JSON.stringify(name)).join(", ");
 const plural = (word: string, count: number): string => (count === 1 ? word : `${word}s`);
 const sorted = (values: Iterable<unknown>): string[] => [...new Set([...values].map(String))].toSorted(compareText);
-const security = (container: Container): Members => (container.securityContext ?? {}) as Members;
+const security = (container: Container): Members => container.securityContext ?? {};
 const podSecurity = (pod: Subject): Members => (pod.spec["securityContext"] ?? {}) as Members;
 
 /** `container "a"`, `containers "a", "b"`: those that are bad. */
