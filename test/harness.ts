@@ -211,7 +211,7 @@ export function processesOf(mesh: Mesh): string[] {
     });
 }
 
-/** What an instance could leave behind on the host: namespaces, links, rules, mounts, sockets. */
+/** What an instance could leave behind on the host: namespaces, links, rules, mounts, control groups, sockets. */
 export function hostTrace(): Record<string, string> {
   const text = (command: string, args: readonly string[]): string =>
     spawnSync(command, args, { encoding: "utf8" }).stdout ?? "";
@@ -228,6 +228,7 @@ export function hostTrace(): Record<string, string> {
       .replaceAll(/\[\d+:\d+\]/g, ""),
     mounts: readFileSync("/proc/self/mounts", "utf8"),
     namespaces: [...namespaces].sort().join(),
+    groups: text("find", ["/sys/fs/cgroup", "-maxdepth", "6", "-type", "d", "-name", "lateen-*"]),
     sockets: readdirSync(tmpdir())
       .filter((name) => /^lateen-\d+-/.test(name))
       .join(),

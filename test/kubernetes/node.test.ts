@@ -2,23 +2,19 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { after, before, describe, test } from "node:test";
-import { eventually, type Output } from "../harness.ts";
-import { Target } from "./target.ts";
+import { eventually } from "../harness.ts";
+import { Space, Target } from "./target.ts";
 
 const target = Target.fromEnv();
 const NAMESPACE = "node-test";
 const IMAGE = "busybox:1";
 const LIMIT_MS = 60_000;
 
-const tryKubectl = (args: readonly string[], input?: string): Promise<Output> =>
-  target.kubectl(["-n", NAMESPACE, ...args], input);
-async function kubectl(args: readonly string[], input?: string): Promise<string> {
-  const output = await tryKubectl(args, input);
-  assert.equal(output.code, 0, `kubectl ${args.join(" ")}: ${output.stdout}${output.stderr}`);
-  return output.stdout;
-}
-const json = async (args: readonly string[]): Promise<any> => JSON.parse(await kubectl([...args, "-o", "json"]));
-const apply = (object: object): Promise<string> => kubectl(["apply", "-f", "-"], JSON.stringify(object));
+const space = new Space(target, NAMESPACE);
+const tryKubectl = space.tryKubectl.bind(space);
+const kubectl = space.kubectl.bind(space);
+const json = space.json.bind(space);
+const apply = space.apply.bind(space);
 const pod = (name: string, command: string, container: object = {}, spec: object = {}): object => ({
   apiVersion: "v1",
   kind: "Pod",
@@ -80,12 +76,7 @@ class Session {
 
 describe("containers on a node", { timeout: 420_000 }, () => {
   before(async () => {
-    await target.kubectl(["delete", "namespace", NAMESPACE, "--ignore-not-found"]);
-    await target.kubectl(["create", "namespace", NAMESPACE]);
-    await eventually(
-      "the default account",
-      async () => (await tryKubectl(["get", "serviceaccount", "default"])).code === 0,
-    );
+    await space.create();
   });
 
   after(async () => {

@@ -1,9 +1,10 @@
 // The cluster that the tests in this folder talk to: the one that KUBECONFIG names, whichever it is.
+import assert from "node:assert/strict";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { request } from "node:https";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type Output, run } from "../harness.ts";
+import { eventually, type Output, run } from "../harness.ts";
 
 interface Answer {
   readonly status: number;
@@ -92,5 +93,45 @@ export class Target {
   kubectl(args: readonly string[], input?: string, more: Record<string, string> = {}): Promise<Output> {
     const env = { ...more, KUBECONFIG: this.kubeconfig, KUBECACHEDIR: KUBECTL_CACHE };
     return run("kubectl", args, { env, ...(input === undefined ? {} : { input }) });
+  }
+}
+
+/** kubectl in a namespace of a test's own. */
+export class Space {
+  readonly target: Target;
+  readonly namespace: string;
+
+  constructor(target: Target, namespace: string) {
+    this.target = target;
+    this.namespace = namespace;
+  }
+
+  /** Makes the namespace anew; it has its account when this returns. */
+  async create(): Promise<void> {
+    await this.target.kubectl(["delete", "namespace", this.namespace, "--ignore-not-found"]);
+    await this.target.kubectl(["create", "namespace", this.namespace]);
+    await eventually(
+      "the default account",
+      async () => (await this.tryKubectl(["get", "serviceaccount", "default"])).code === 0,
+    );
+  }
+
+  tryKubectl(args: readonly string[], input?: string): Promise<Output> {
+    return this.target.kubectl(["-n", this.namespace, ...args], input);
+  }
+
+  /** What it prints; fails the test when it fails. */
+  async kubectl(args: readonly string[], input?: string): Promise<string> {
+    const output = await this.tryKubectl(args, input);
+    assert.equal(output.code, 0, `kubectl ${args.join(" ")}: ${output.stdout}${output.stderr}`);
+    return output.stdout;
+  }
+
+  async json(args: readonly string[]): Promise<any> {
+    return JSON.parse(await this.kubectl([...args, "-o", "json"]));
+  }
+
+  apply(object: object): Promise<string> {
+    return this.kubectl(["apply", "-f", "-"], JSON.stringify(object));
   }
 }

@@ -7,22 +7,18 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { after, before, describe, test } from "node:test";
 import { eventually, fetchPage, type Output } from "../harness.ts";
-import { Target } from "./target.ts";
+import { Space, Target } from "./target.ts";
 
 const target = Target.fromEnv();
 const NAMESPACE = "work";
 const IMAGE = "busybox:1";
 const folder = mkdtempSync(join(tmpdir(), "lateen-workloads-"));
 
-async function kubectl(args: readonly string[], input?: string): Promise<string> {
-  const output = await target.kubectl(["-n", NAMESPACE, ...args], input);
-  assert.equal(output.code, 0, `kubectl ${args.join(" ")}: ${output.stdout}${output.stderr}`);
-  return output.stdout;
-}
-
-const tryKubectl = (args: readonly string[]): Promise<Output> => target.kubectl(["-n", NAMESPACE, ...args]);
-const json = async (args: readonly string[]): Promise<any> => JSON.parse(await kubectl([...args, "-o", "json"]));
-const apply = (object: object): Promise<string> => kubectl(["apply", "-f", "-"], JSON.stringify(object));
+const space = new Space(target, NAMESPACE);
+const tryKubectl = space.tryKubectl.bind(space);
+const kubectl = space.kubectl.bind(space);
+const json = space.json.bind(space);
+const apply = space.apply.bind(space);
 const names = async (args: readonly string[]): Promise<string[]> =>
   (await json(args)).items.map((item: any) => item.metadata.name).toSorted();
 
@@ -47,12 +43,7 @@ const FOREVER = "trap 'exit 0' TERM; while true; do sleep 0.2; done";
 
 describe("workloads", { timeout: 300_000 }, () => {
   before(async () => {
-    await target.kubectl(["delete", "namespace", NAMESPACE, "--ignore-not-found"]);
-    await target.kubectl(["create", "namespace", NAMESPACE]);
-    await eventually(
-      "the default account",
-      async () => (await tryKubectl(["get", "serviceaccount", "default"])).code === 0,
-    );
+    await space.create();
   });
 
   after(async () => {

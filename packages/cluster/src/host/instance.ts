@@ -58,6 +58,8 @@ export interface SupervisorRecord {
   readonly pid: number;
   /** Start time of the process in clock ticks: with the pid it names the process beyond reuse. */
   readonly startTicks: string;
+  /** Its control groups: whoever removes them may be in another one than it was. */
+  readonly groups: readonly string[];
 }
 
 export class Instance {
@@ -101,17 +103,26 @@ export class Instance {
     return join(this.runFolder, "supervisor.json");
   }
 
-  /** The supervisor that runs now, if any. A record of one that is gone counts as none. */
-  supervisor(): SupervisorRecord | undefined {
+  /** What the last supervisor wrote down; undefined when there is nothing, or nothing whole. */
+  #readRecord(): SupervisorRecord | undefined {
     if (!existsSync(this.#record)) return undefined;
-    const record: unknown = JSON.parse(readFileSync(this.#record, "utf8"));
-    if (!isObject(record)) return undefined;
-    const found = { pid: Number(record["pid"]), startTicks: String(record["startTicks"]) };
-    return startTicks(found.pid) === found.startTicks ? found : undefined;
+    try {
+      const record: unknown = JSON.parse(readFileSync(this.#record, "utf8"));
+      return isObject(record) ? (record as unknown as SupervisorRecord) : undefined;
+    } catch {
+      return undefined;
+    }
   }
 
-  writeSupervisor(): void {
-    writeFileSync(this.#record, JSON.stringify({ pid: process.pid, startTicks: startTicks(process.pid) }));
+  /** The supervisor that runs now, if any. A record of one that is gone counts as none. */
+  supervisor(): SupervisorRecord | undefined {
+    const record = this.#readRecord();
+    return record !== undefined && startTicks(record.pid) === record.startTicks ? record : undefined;
+  }
+
+  writeSupervisor(groups: readonly string[]): void {
+    const record = { pid: process.pid, startTicks: startTicks(process.pid), groups };
+    writeFileSync(this.#record, JSON.stringify(record));
   }
 
   /**
@@ -135,9 +146,10 @@ export class Instance {
 
   /** Removes what a run leaves outside the state folder. The instance has been ended; its last processes may be on their way out. */
   async removeRun(): Promise<void> {
+    const groups = this.#readRecord()?.groups ?? [];
     rmSync(this.runFolder, { recursive: true, force: true });
     const limit = performance.now() + GROUPS_LIMIT_MS;
-    for (const group of this.controlGroups()) {
+    for (const group of groups) {
       while (!removeGroup(group)) {
         if (performance.now() > limit) throw new Failure(`${group} cannot be removed: processes are left in it`);
         await delay(POLL_MS);

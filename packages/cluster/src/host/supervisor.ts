@@ -213,10 +213,11 @@ async function main(): Promise<void> {
     dialSocket: instance.dialSocket,
     forwarderSocket: instance.forwarderSocket,
   };
-  const inside = startInside(options, cluster, instance.controlGroups(), fdOf(api));
+  const groups = instance.controlGroups();
+  const inside = startInside(options, cluster, groups, fdOf(api));
   // The cluster process answers it from now on: what lies inside the instance is a socket of the host, and no byte goes through us.
   api.close();
-  instance.writeSupervisor();
+  instance.writeSupervisor(groups);
   const finish = (code: number): void => {
     void instance
       .removeRun()

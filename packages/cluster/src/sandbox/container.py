@@ -10,8 +10,8 @@ import struct
 import termios
 
 from kernel import (CLONE_NEWIPC, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUTS, LIBC, MNT_DETACH, MS_NODEV, MS_NOEXEC, MS_NOSUID,
-                    MS_PRIVATE, MS_RDONLY, MS_REC, MS_REMOUNT, SYS_PIVOT_ROOT, bind, check, drop_privileges, mount, setns,
-                    unshare, write)
+                    MS_PRIVATE, MS_RDONLY, MS_REC, MS_REMOUNT, SYS_PIVOT_ROOT, bind, check, drop_privileges,
+                    enter_control_groups, mount, setns, unshare, write)
 from network import NETNS
 
 SYS_OPENAT2 = 437
@@ -218,8 +218,7 @@ def become_container(spec, streams):
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
-        for folder in streams["groups"]:
-            write(f"{folder}/cgroup.procs", "0")
+        enter_control_groups(streams["groups"])
         if streams.get("pids"):
             setns(streams["pids"])
         if spec["sandbox"]:

@@ -11,7 +11,7 @@ import struct
 import sys
 import termios
 
-from kernel import LIBC, check, drop_privileges, setns, write
+from kernel import LIBC, check, drop_privileges, enter_control_groups, setns
 
 
 def copy(source, target):
@@ -66,8 +66,7 @@ def resize(terminal, line):
 def execute(spec):
     """Runs a command in a container. Streams: 0, 1, 2 (without a terminal also 2); 3 carries resize lines. Exit code passes."""
     control = 3
-    for folder in spec["groups"]:
-        write(f"{folder}/cgroup.procs", "0")
+    enter_control_groups(spec["groups"])
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     saved = {0: os.dup(0), 1: os.dup(1), 2: os.dup(2)}
     namespaces = [os.open(f"/proc/{spec['pid']}/ns/{name}", os.O_RDONLY) for name in ("ipc", "uts", "net", "pid")]

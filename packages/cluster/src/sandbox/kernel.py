@@ -54,6 +54,15 @@ def write(path, text):
         file.write(text)
 
 
+def enter_control_groups(folders):
+    """Where the machine does not allow it there is no limit, and a line in the log."""
+    for folder in folders:
+        try:
+            write(f"{folder}/cgroup.procs", "0")
+        except OSError as error:
+            os.write(2, f"no resource limits in {folder}: {error.strerror}\n".encode())
+
+
 def drop_privileges(spec):
     """User, capabilities, no_new_privs: what the container's process may do."""
     keep = dict(CAPABILITIES)

@@ -2,7 +2,8 @@
 import os
 import subprocess
 
-from kernel import CLONE_NEWNET, LIBC, MNT_DETACH, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_PRIVATE, MS_REC, bind, mount, run, unshare, write
+from kernel import (CLONE_NEWNET, LIBC, MNT_DETACH, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_PRIVATE, MS_REC, bind, mount, run,
+                    unshare, write)
 
 NETNS = "/run/netns"
 
