@@ -199,7 +199,7 @@ export class Kubelet implements NodePort, NodeContext {
       pid,
       groups,
       args: command,
-      env: { ...spec.env, TERM: "xterm" },
+      env: { TERM: "xterm", ...spec.env },
       cwd: spec.cwd,
       uid: spec.uid,
       gid: spec.gid,
