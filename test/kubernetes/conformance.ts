@@ -3,7 +3,7 @@
 // not pass, each with its reason. A listed test that passes, and a failure that is not listed, fail the run. `--all` runs the other
 // SIGs, too (an hour and more); they are counted, and fail nothing.
 import { spawn } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, realpathSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
@@ -53,7 +53,8 @@ async function addImages(mesh: Mesh, agnhost: string): Promise<void> {
   };
   const registry = "registry.k8s.io/e2e-test-images";
   await add(`${registry}/agnhost:2.56`, "--file", file, "--arg", "pause", "--", "/agnhost");
-  for (const name of ["busybox:1.37.0-1", "busybox:1.36.1-1"]) await add(`${registry}/${name}`, "--arg", "sh");
+  for (const name of ["busybox:1.37.0-1", "busybox:1.36.1-1"])
+    await add(`${registry}/${name}`, "--file", `/bin/bash:${realpathSync("/bin/sh")}`, "--arg", "sh");
   for (const name of ["httpd:2.4.38-4", "httpd:2.4.39-4", "nginx:1.14-4", "nginx:1.15-4"])
     await add(
       `${registry}/${name}`,

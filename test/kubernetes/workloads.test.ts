@@ -39,6 +39,7 @@ const workload = (kind: string, name: string, spec: object): object => ({
   metadata: { name },
   spec,
 });
+const REVISION = "deployment.kubernetes.io/revision";
 const FOREVER = "trap 'exit 0' TERM; while true; do sleep 0.2; done";
 
 describe("workloads", { timeout: 300_000 }, () => {
@@ -76,6 +77,37 @@ describe("workloads", { timeout: 300_000 }, () => {
     await eventually("one pod is left", async () => (await names(["get", "pods", "-l", "app=web"])).length === 1);
     const row = (await kubectl(["get", "deployment", "web", "--no-headers"])).trim().split(/\s+/);
     assert.deepEqual(row.slice(0, 4), ["web", "1/1", "1", "1"]);
+  });
+
+  test("a rollout that is stuck keeps enough pods; scaled meanwhile, each version has its part", async () => {
+    const stuck = (image: string): object => {
+      const set = template("stuck", FOREVER, { image });
+      return workload("Deployment", "stuck", {
+        replicas: 4,
+        selector: { matchLabels: { app: "stuck" } },
+        template: set,
+      });
+    };
+    await apply(stuck(IMAGE));
+    await kubectl(["rollout", "status", "deployment/stuck", "--timeout=60s"]);
+    await apply(stuck("registry.invalid/none:1"));
+    const sizes = async (): Promise<string> =>
+      (await json(["get", "replicasets", "-l", "app=stuck"])).items
+        .toSorted((a: any, b: any) => (a.metadata.annotations[REVISION] < b.metadata.annotations[REVISION] ? -1 : 1))
+        .map((set: any) => set.spec.replicas)
+        .join();
+    await eventually("three of the old and two of the new", async () => (await sizes()) === "3,2", 60_000);
+    await kubectl(["scale", "deployment/stuck", "--replicas=8"]);
+    await eventually("both have grown", async () => (await sizes()) === "6,4", 60_000);
+    const events = await kubectl([
+      "get",
+      "events",
+      "--field-selector",
+      "reason=ScalingReplicaSet,involvedObject.name=stuck",
+    ]);
+    assert.match(events, /Scaled down replica set stuck-\S+ from 4 to 3/);
+    assert.match(events, /Scaled up replica set stuck-\S+ from 3 to 6/);
+    await kubectl(["delete", "deployment", "stuck"]);
   });
 
   test("an image that is not there is told of, and the rollout says so", async () => {

@@ -1,6 +1,6 @@
 // Deployments. A Deployment owns one ReplicaSet for each version of its template; a rollout moves replicas
 // from the old ones to the new one within maxSurge and maxUnavailable.
-import { jsonEqual } from "@lateen/base";
+import { compareText, jsonEqual } from "@lateen/base";
 import { ApiError } from "../api/errors.ts";
 import { recordEvent } from "../api/events.ts";
 import { builtIn } from "../api/kinds.ts";
@@ -60,6 +60,13 @@ async function setReplicas(
 ): Promise<void> {
   const annotations = { ...set.metadata.annotations, ...sizes(deployment) };
   if (set.spec.replicas === replicas && (replicas === 0 || jsonEqual(annotations, set.metadata.annotations))) return;
+  const before = set.spec.replicas ?? 0;
+  if (before !== replicas)
+    await recordEvent(registry, deployment, "deployment-controller", {
+      type: "Normal",
+      reason: "ScalingReplicaSet",
+      message: `Scaled ${replicas > before ? "up" : "down"} replica set ${set.metadata.name} from ${before} to ${replicas}`,
+    });
   await registry.update(REPLICASETS, set.metadata.namespace, set.metadata.name, (current) => ({
     ...current,
     metadata: { ...current.metadata, annotations: { ...current.metadata.annotations, ...sizes(deployment) } },
@@ -165,27 +172,78 @@ async function roll(
     if (isEmpty) await setReplicas(registry, deployment, current, desired);
     return;
   }
-  const rolling = deployment.spec.strategy?.rollingUpdate;
-  const surge = share(rolling?.maxSurge ?? "25%", desired, Math.ceil);
-  const unavailable = share(rolling?.maxUnavailable ?? "25%", desired, Math.floor);
-  const currentWanted = current.spec.replicas ?? 0;
   if (oldTotal === 0) {
     await setReplicas(registry, deployment, current, desired);
     return;
   }
-  const room = desired + Math.max(surge, surge + unavailable === 0 ? 1 : 0) - (currentWanted + oldTotal);
-  if (currentWanted > desired) await setReplicas(registry, deployment, current, desired);
-  else if (room > 0) await setReplicas(registry, deployment, current, Math.min(desired, currentWanted + room));
-  const minimum = desired - unavailable;
+  const active = [current, ...old].filter((set) => (set.spec.replicas ?? 0) > 0);
+  const isScaled = active.some((set) => (set.metadata.annotations?.[DESIRED] ?? String(desired)) !== String(desired));
+  if (isScaled && active.length > 1) {
+    await scaleInParts(registry, deployment, active);
+    return;
+  }
+  const currentWanted = current.spec.replicas ?? 0;
+  const room = mostPods(deployment) - (currentWanted + oldTotal);
+  const grown = currentWanted > desired ? desired : Math.min(desired, currentWanted + Math.max(0, room));
+  await setReplicas(registry, deployment, current, grown);
+  await shrinkOld(registry, deployment, { ...current, spec: { ...current.spec, replicas: grown } }, old);
+}
+
+/** How many pods a rollout may have at once. */
+function mostPods({ spec }: Deployment): number {
+  const desired = spec.replicas ?? 1;
+  const { maxSurge = "25%", maxUnavailable = "25%" } = spec.strategy?.rollingUpdate ?? {};
+  const surge = share(maxSurge, desired, Math.ceil);
+  return desired + Math.max(surge, surge + share(maxUnavailable, desired, Math.floor) === 0 ? 1 : 0);
+}
+
+/** Takes pods from the sets that go: those that do not work first, then as many as enough others are available. */
+async function shrinkOld(
+  registry: Registry,
+  deployment: Deployment,
+  current: ReplicaSet,
+  old: readonly ReplicaSet[],
+): Promise<void> {
+  const desired = deployment.spec.replicas ?? 1;
   const available = (set: ReplicaSet): number => set.status.availableReplicas ?? 0;
-  let spare = available(current) + old.reduce((sum, set) => sum + available(set), 0) - minimum;
+  const wanted = (set: ReplicaSet): number => set.spec.replicas ?? 0;
+  const minimum =
+    desired - share(deployment.spec.strategy?.rollingUpdate?.maxUnavailable ?? "25%", desired, Math.floor);
+  const all = [current, ...old];
+  // By what is asked of the sets, too: what they say of themselves may be older than the last step.
+  let most = all.reduce((sum, set) => sum + wanted(set), 0) - minimum - (wanted(current) - available(current));
+  let spare = all.reduce((sum, set) => sum + available(set), 0) - minimum;
   for (const set of old.toSorted((a, b) => available(a) - available(b))) {
-    const wanted = set.spec.replicas ?? 0;
-    const broken = wanted - available(set);
-    const fewer = Math.min(wanted, Math.max(0, spare) + Math.max(0, broken));
-    if (fewer === 0) continue;
-    spare -= Math.max(0, fewer - broken);
-    await setReplicas(registry, deployment, set, wanted - fewer);
+    const broken = Math.min(Math.max(0, wanted(set) - available(set)), Math.max(0, most));
+    const working = Math.min(Math.max(0, spare), Math.max(0, most - broken), wanted(set) - broken);
+    if (broken + working === 0) continue;
+    most -= broken + working;
+    spare -= working;
+    await setReplicas(registry, deployment, set, wanted(set) - broken - working);
+  }
+}
+
+/** Another number of pods in the middle of a rollout: each set has its part of the change, the largest what is left over. */
+async function scaleInParts(registry: Registry, deployment: Deployment, sets: readonly ReplicaSet[]): Promise<void> {
+  const desired = deployment.spec.replicas ?? 1;
+  const allowed = desired === 0 ? 0 : mostPods(deployment);
+  const wanted = (set: ReplicaSet): number => set.spec.replicas ?? 0;
+  const total = sets.reduce((sum, set) => sum + wanted(set), 0);
+  const change = allowed - total;
+  const age = (a: ReplicaSet, b: ReplicaSet): number =>
+    compareText(a.metadata.creationTimestamp ?? "", b.metadata.creationTimestamp ?? "");
+  const bySize = sets.toSorted((a, b) => wanted(b) - wanted(a) || (change > 0 ? age(b, a) : age(a, b)));
+  let done = 0;
+  const parts = bySize.map((set) => {
+    const before = Number(set.metadata.annotations?.[MAXIMUM] ?? total);
+    const part = Math.round((wanted(set) * allowed) / before) - wanted(set);
+    const bounded = change > 0 ? Math.min(part, change - done) : Math.max(part, change - done);
+    done += bounded;
+    return bounded;
+  });
+  for (const [i, set] of bySize.entries()) {
+    const rest = i === 0 ? change - done : 0;
+    await setReplicas(registry, deployment, set, Math.max(0, wanted(set) + (parts[i] ?? 0) + rest));
   }
 }
 

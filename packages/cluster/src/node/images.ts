@@ -1,7 +1,16 @@
 // Images without a registry: a name stands for a root and a command. The root of all built-in ones is a skeleton of the
 // host: its programs and libraries read-only, nothing else of it. The samples run under their public image names; users add
 // images of their own, on the host's skeleton or with files of their own.
-import { existsSync, lstatSync, readFileSync, readlinkSync, renameSync, statSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  lstatSync,
+  readFileSync,
+  readlinkSync,
+  realpathSync,
+  renameSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { isObject } from "@lateen/base";
 import type { Mount } from "../sandbox/client.ts";
@@ -87,6 +96,12 @@ export interface Programs {
 const NODE = [`${RUNTIME}/node`];
 const SHELL: Image = { entrypoint: [], command: ["/bin/sh"], env: {}, uid: 0 };
 
+/** busybox' and alpine's shell knows `[[` and more; on the host that is bash's, where there is one. */
+function ashLike(): Image {
+  const isThere = existsSync("/bin/bash") && existsSync("/bin/sh");
+  return isThere ? { ...SHELL, files: [{ source: "/bin/bash", target: realpathSync("/bin/sh") }] } : SHELL;
+}
+
 function script(path: string, env: Readonly<Record<string, string>> = {}): Image {
   return { entrypoint: [...NODE, `${PROJECT}/${path}`], command: [], env, uid: 0 };
 }
@@ -99,7 +114,8 @@ const IMAGES: readonly (readonly [RegExp, (match: RegExpExecArray) => Image])[] 
   ],
   [/^lateen\/pilot$/, () => ({ ...script("packages/meshd/src/main.ts"), uid: 1337 })],
   [/^lateen\/proxyv2$/, () => ({ ...script("packages/agent/src/main.ts"), uid: 1337 })],
-  [/^(library\/)?(busybox|alpine|debian|ubuntu)$/, () => SHELL],
+  [/^(library\/)?(busybox|alpine)$/, ashLike],
+  [/^(library\/)?(debian|ubuntu)$/, () => SHELL],
   [/^(curlimages\/curl|nicolaka\/netshoot)$/, () => SHELL],
 ];
 
