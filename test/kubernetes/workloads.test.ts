@@ -218,6 +218,57 @@ describe("workloads", { timeout: 300_000 }, () => {
     await eventually("its pods go, too", async () => (await names(["get", "pods", "-l", "job-name"])).length === 0);
   });
 
+  test("a Job that is deleted takes its running pods along, or sets them free", async () => {
+    const forever = (name: string): object =>
+      workload("Job", name, {
+        template: {
+          spec: { restartPolicy: "Never", terminationGracePeriodSeconds: 0, containers: [container(FOREVER)] },
+        },
+      });
+    const podsOf = (name: string): Promise<string[]> => names(["get", "pods", "-l", `job-name=${name}`]);
+    await apply(forever("taken"));
+    await apply(forever("freed"));
+    for (const name of ["taken", "freed"])
+      await eventually(`the pod of ${name} runs`, async () => {
+        const { items } = await json(["get", "pods", "-l", `job-name=${name}`]);
+        return items[0]?.status.phase === "Running";
+      });
+    await kubectl(["delete", "job", "taken"]);
+    await eventually("its pod goes", async () => (await podsOf("taken")).length === 0, 60_000);
+    await kubectl(["delete", "job", "freed", "--cascade=orphan"]);
+    const isFree = async (): Promise<boolean> => {
+      const { metadata } = (await json(["get", "pods", "-l", "job-name=freed"])).items[0];
+      return metadata.ownerReferences === undefined && metadata.finalizers === undefined;
+    };
+    await eventually("its pod is nobody's", isFree, 60_000);
+    await kubectl(["delete", "pods", "-l", "job-name=freed"]);
+    await eventually("it may go", async () => (await podsOf("freed")).length === 0, 60_000);
+  });
+
+  test("a success policy ends a Job before all its indexes are done", async () => {
+    await apply(
+      workload("Job", "early", {
+        completions: 3,
+        parallelism: 3,
+        completionMode: "Indexed",
+        successPolicy: { rules: [{ succeededIndexes: "0-1", succeededCount: 1 }] },
+        template: {
+          spec: {
+            restartPolicy: "Never",
+            terminationGracePeriodSeconds: 0,
+            containers: [container(`[ $JOB_COMPLETION_INDEX = 1 ] || { ${FOREVER}; }`)],
+          },
+        },
+      }),
+    );
+    await kubectl(["wait", "--for=condition=complete", "job/early", "--timeout=60s"]);
+    const { status } = await json(["get", "job", "early"]);
+    assert.equal(status.completedIndexes, "1");
+    const { reason, message } = status.conditions.find(({ type }: any) => type === "Complete");
+    assert.deepEqual([reason, message], ["SuccessPolicy", "Matched rules at index 0"]);
+    await kubectl(["delete", "job", "early"]);
+  });
+
   test("a CronJob's Job is made by hand from it", async () => {
     const jobTemplate = {
       spec: { template: { spec: { restartPolicy: "Never", containers: [container("echo tick")] } } },

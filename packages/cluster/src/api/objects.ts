@@ -339,6 +339,7 @@ export interface Job extends KubeObject {
     backoffLimit?: number;
     activeDeadlineSeconds?: number;
     ttlSecondsAfterFinished?: number;
+    successPolicy?: { rules?: { succeededIndexes?: string; succeededCount?: number }[] };
     suspend?: boolean;
   };
   status: {

@@ -4,7 +4,7 @@ import { jsonEqual } from "@lateen/base";
 import { ApiError } from "../api/errors.ts";
 import { recordEvent } from "../api/events.ts";
 import { builtIn } from "../api/kinds.ts";
-import { type Condition, type Job, type KubeObject, type Pod, timestamp } from "../api/objects.ts";
+import { type Condition, controllerOf, type Job, type KubeObject, type Pod, timestamp } from "../api/objects.ts";
 import type { Registry } from "../api/registry.ts";
 import { Controller, keyOf } from "./controller.ts";
 import { claimPods, createPod, deletePod, isPodActive, isPodReady, ownerKey, PODS } from "./pods.ts";
@@ -16,6 +16,14 @@ const COMPONENT = "job-controller";
 const BACKOFF_FIRST_MS = 10_000;
 const BACKOFF_MAX_MS = 600_000;
 
+/** The Job that a pod belongs to; one that has been set free still tells by its label whose it was. */
+function jobKey(pod: KubeObject): string[] {
+  const { namespace, labels, finalizers } = pod.metadata;
+  if (controllerOf(pod) !== undefined || finalizers?.includes(TRACKING) !== true) return ownerKey(pod, "Job");
+  const name = labels?.["batch.kubernetes.io/job-name"];
+  return name === undefined ? [] : [`${namespace}/${name}`];
+}
+
 /** Starts the controller. */
 export function startJobs(registry: Registry): void {
   new Controller(
@@ -23,7 +31,7 @@ export function startJobs(registry: Registry): void {
     "job",
     [
       { kind: JOBS, keys: (object) => [keyOf(object)] },
-      { kind: PODS, keys: (object) => ownerKey(object, "Job") },
+      { kind: PODS, keys: jobKey },
     ],
     (namespace, name) => reconcile(registry, namespace, name),
   );
@@ -117,8 +125,22 @@ function indexText(indexes: readonly number[]): string {
 }
 
 /** Brings a job further. Returns the milliseconds after which to look again, if only time is missing. */
+/** Pods of a Job of this name that is gone, or that has let them go, are kept for nobody's count. */
+async function releaseOrphans(
+  registry: Registry,
+  namespace: string,
+  name: string,
+  uid: string | undefined,
+): Promise<void> {
+  for (const pod of registry.list(PODS, namespace) as Pod[]) {
+    if (!isTracked(pod) || !jobKey(pod).includes(`${namespace}/${name}`)) continue;
+    if (controllerOf(pod)?.uid !== uid || uid === undefined) await releasePod(registry, pod);
+  }
+}
+
 async function reconcile(registry: Registry, namespace: string, name: string): Promise<number | undefined> {
   const found = registry.find(JOBS, namespace, name) as Job | undefined;
+  await releaseOrphans(registry, namespace, name, found?.metadata.uid);
   if (found === undefined) return undefined;
   if (found.metadata.deletionTimestamp !== undefined) {
     for (const pod of registry.list(PODS, namespace) as Pod[])
@@ -141,6 +163,12 @@ async function reconcile(registry: Registry, namespace: string, name: string): P
   const goal = job.spec.completions;
   const succeeded = job.status.succeeded ?? 0;
   const isComplete = goal === undefined ? succeeded > 0 && active.length === 0 : succeeded >= goal;
+  const met = isIndexed ? metRule(job) : undefined;
+  if (met !== undefined)
+    return complete(registry, job, active, startTime, {
+      reason: "SuccessPolicy",
+      message: `Matched rules at index ${met}`,
+    });
   if (isComplete) return complete(registry, job, active, startTime);
   const wait = retryIn(job, pods);
   let running = active.length;
@@ -290,13 +318,29 @@ async function fail(
   await recordEvent(registry, job, COMPONENT, { type: "Warning", reason, message });
 }
 
-async function complete(registry: Registry, job: Job, active: readonly Pod[], startTime: string): Promise<undefined> {
+/** The first rule of the success policy that the indexes which have succeeded meet. */
+function metRule(job: Job): number | undefined {
+  const done = new Set(completedIndexes(job.status.completedIndexes));
+  const at = (job.spec.successPolicy?.rules ?? []).findIndex(({ succeededIndexes, succeededCount }) => {
+    const wanted = succeededIndexes === undefined ? [...done] : completedIndexes(succeededIndexes);
+    const count = wanted.filter((index) => done.has(index)).length;
+    return succeededCount === undefined ? count === wanted.length : count >= succeededCount;
+  });
+  return at < 0 ? undefined : at;
+}
+
+async function complete(
+  registry: Registry,
+  job: Job,
+  active: readonly Pod[],
+  startTime: string,
+  why: Failing = { reason: "CompletionsReached", message: "Reached expected number of succeeded pods" },
+): Promise<undefined> {
   for (const pod of active) await deletePod(registry, job, pod, COMPONENT);
-  const message = "Reached expected number of succeeded pods";
   const conditions = [
     ...(job.status.conditions ?? []),
-    condition("SuccessCriteriaMet", "CompletionsReached", message),
-    condition("Complete", "CompletionsReached", message),
+    condition("SuccessCriteriaMet", why.reason, why.message),
+    condition("Complete", why.reason, why.message),
   ];
   const status = {
     ...job.status,
