@@ -110,6 +110,28 @@ describe("workloads", { timeout: 300_000 }, () => {
     await kubectl(["delete", "deployment", "stuck"]);
   });
 
+  test("a Deployment adopts a ReplicaSet that it selects, and its pods count after minReadySeconds", async () => {
+    const selector = { matchLabels: { app: "adopted" } };
+    const stray = workload("ReplicaSet", "stray", { replicas: 1, selector, template: template("adopted", FOREVER) });
+    await apply({ ...stray, metadata: { name: "stray", labels: { app: "adopted" } } });
+    await kubectl(["wait", "--for=jsonpath={.status.availableReplicas}=1", "replicaset/stray", "--timeout=60s"]);
+    const rollingUpdate = { maxSurge: 1, maxUnavailable: 0 };
+    const spec = { replicas: 1, selector, minReadySeconds: 3, strategy: { rollingUpdate } };
+    await apply(workload("Deployment", "adopter", { ...spec, template: template("adopted", `${FOREVER} # other`) }));
+    await kubectl(["rollout", "status", "deployment/adopter", "--timeout=60s"]);
+    const { metadata, spec: strayed } = await json(["get", "replicaset", "stray"]);
+    assert.equal(metadata.ownerReferences[0].name, "adopter");
+    assert.equal(strayed.replicas, 0);
+    const timeOf = (conditions: any[], type: string, field: string): number =>
+      Date.parse(conditions.find((one) => one.type === type)[field]);
+    const pods = (await json(["get", "pods", "-l", "app=adopted", "--sort-by=.metadata.creationTimestamp"])).items;
+    const ready = timeOf(pods.at(-1).status.conditions, "Ready", "lastTransitionTime");
+    const { conditions } = (await json(["get", "deployment", "adopter"])).status;
+    const waited = timeOf(conditions, "Progressing", "lastUpdateTime") - ready;
+    assert.ok(waited >= 2_000, `it waited ${waited} ms for the new pod`);
+    await kubectl(["delete", "deployment", "adopter"]);
+  });
+
   test("an image that is not there is told of, and the rollout says so", async () => {
     await apply({
       apiVersion: "v1",

@@ -14,7 +14,7 @@ import {
 } from "../api/objects.ts";
 import type { Registry } from "../api/registry.ts";
 import { Controller, keyOf } from "./controller.ts";
-import { isOwnedBy, ownerKey, templateHash } from "./pods.ts";
+import { claim, isOwnedBy, ownerKey, templateHash } from "./pods.ts";
 
 const DEPLOYMENTS = builtIn("deployments");
 const REPLICASETS = builtIn("replicasets");
@@ -77,6 +77,13 @@ async function setReplicas(
 async function reconcileDeployment(registry: Registry, namespace: string, name: string): Promise<void> {
   const deployment = registry.find(DEPLOYMENTS, namespace, name) as Deployment | undefined;
   if (deployment === undefined || deployment.metadata.deletionTimestamp !== undefined) return;
+  await claim(
+    registry,
+    REPLICASETS,
+    deployment,
+    deployment.spec.selector,
+    ({ metadata }) => metadata.deletionTimestamp === undefined,
+  );
   const owned = (): ReplicaSet[] =>
     (registry.list(REPLICASETS, namespace) as ReplicaSet[]).filter((set) => isOwnedBy(set, deployment));
   const hash = templateHash(deployment.spec.template);
@@ -92,6 +99,12 @@ async function reconcileDeployment(registry: Registry, namespace: string, name: 
   }
   await cleanUp(registry, deployment, owned(), hash);
   await writeStatus(registry, deployment, owned(), hash);
+}
+
+/** For how long a pod must be ready to count, as its set is told. */
+function readiness({ spec }: Deployment): { minReadySeconds?: number } {
+  const seconds = spec.minReadySeconds ?? 0;
+  return seconds > 0 ? { minReadySeconds: seconds } : {};
 }
 
 async function createReplicaSet(
@@ -120,6 +133,7 @@ async function createReplicaSet(
     },
     spec: {
       replicas,
+      ...readiness(deployment),
       selector: { ...deployment.spec.selector, matchLabels: { ...deployment.spec.selector.matchLabels, [HASH]: hash } },
       template: { ...template, metadata: { ...template.metadata, labels } },
     },
@@ -152,8 +166,14 @@ async function syncRevision(
     metadata: { ...object.metadata, annotations: { ...object.metadata.annotations, [REVISION]: String(revision) } },
   });
   const { namespace } = deployment.metadata;
-  if (current.metadata.annotations?.[REVISION] !== String(revision))
-    await registry.update(REPLICASETS, namespace, current.metadata.name, annotate);
+  if (
+    current.metadata.annotations?.[REVISION] !== String(revision) ||
+    (current.spec.minReadySeconds ?? 0) !== (deployment.spec.minReadySeconds ?? 0)
+  )
+    await registry.update(REPLICASETS, namespace, current.metadata.name, (object) => {
+      const { minReadySeconds: _before, ...spec } = object.spec as ReplicaSet["spec"];
+      return { ...annotate(object), spec: { ...spec, ...readiness(deployment) } };
+    });
   if (deployment.metadata.annotations?.[REVISION] !== String(revision))
     await registry.update(DEPLOYMENTS, namespace, deployment.metadata.name, annotate, { subresource: "status" });
 }

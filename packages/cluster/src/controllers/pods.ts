@@ -3,7 +3,7 @@ import { canonicalJson, compareText, contentHash, errorText } from "@lateen/base
 import { randomSuffix } from "../api/allocate.ts";
 import { ApiError } from "../api/errors.ts";
 import { recordEvent } from "../api/events.ts";
-import { builtIn } from "../api/kinds.ts";
+import { builtIn, type Kind } from "../api/kinds.ts";
 import {
   controllerOf,
   type KubeObject,
@@ -56,26 +56,30 @@ export function deletionOrder(a: Pod, b: Pod): number {
 }
 
 /** The pods of an owner. Matching ones without controller are adopted, own ones that match no longer are released. */
-export async function claimPods(
+export function claimPods(registry: Registry, owner: KubeObject, selector: LabelSelector | undefined): Promise<Pod[]> {
+  return claim(registry, PODS, owner, selector, (pod) => isPodActive(pod as Pod)) as Promise<Pod[]>;
+}
+
+/** The objects of a kind that belong to an owner: claimed and released as `claimPods` does. */
+export async function claim(
   registry: Registry,
+  kind: Kind,
   owner: KubeObject,
   selector: LabelSelector | undefined,
-): Promise<Pod[]> {
+  mayAdopt: (object: KubeObject) => boolean,
+): Promise<KubeObject[]> {
   const selects = selectsLabels(selector);
-  const claimed: Pod[] = [];
-  for (const pod of registry.list(PODS, owner.metadata.namespace) as Pod[]) {
-    const isMatch = selects(pod.metadata.labels);
-    const controller = controllerOf(pod);
+  const isOver = owner.metadata.deletionTimestamp !== undefined;
+  const claimed: KubeObject[] = [];
+  for (const object of registry.list(kind, owner.metadata.namespace)) {
+    const isMatch = selects(object.metadata.labels);
+    const controller = controllerOf(object);
     if (controller?.uid === owner.metadata.uid) {
-      if (isMatch) claimed.push(pod);
-      else await setOwner(registry, pod, (others) => others.filter((entry) => entry.uid !== owner.metadata.uid));
-    } else if (
-      isMatch &&
-      controller === undefined &&
-      isPodActive(pod) &&
-      owner.metadata.deletionTimestamp === undefined
-    ) {
-      const adopted = await setOwner(registry, pod, (others) => [...others, ownedBy(owner)]);
+      if (isMatch) claimed.push(object);
+      else
+        await setOwner(registry, kind, object, (others) => others.filter((entry) => entry.uid !== owner.metadata.uid));
+    } else if (isMatch && controller === undefined && mayAdopt(object) && !isOver) {
+      const adopted = await setOwner(registry, kind, object, (others) => [...others, ownedBy(owner)]);
       if (adopted !== undefined) claimed.push(adopted);
     }
   }
@@ -84,13 +88,18 @@ export async function claimPods(
 
 type Owners = NonNullable<KubeObject["metadata"]["ownerReferences"]>;
 
-async function setOwner(registry: Registry, pod: Pod, change: (owners: Owners) => Owners): Promise<Pod | undefined> {
+async function setOwner(
+  registry: Registry,
+  kind: Kind,
+  { metadata }: KubeObject,
+  change: (owners: Owners) => Owners,
+): Promise<KubeObject | undefined> {
   try {
-    return (await registry.update(PODS, pod.metadata.namespace, pod.metadata.name, (current) => {
-      if (current.metadata.uid !== pod.metadata.uid) return current;
+    return await registry.update(kind, metadata.namespace, metadata.name, (current) => {
+      if (current.metadata.uid !== metadata.uid) return current;
       const ownerReferences = change(current.metadata.ownerReferences ?? []);
       return { ...current, metadata: { ...current.metadata, ownerReferences } };
-    })) as Pod;
+    });
   } catch (error) {
     if (error instanceof ApiError && error.code === 404) return undefined;
     throw error;
