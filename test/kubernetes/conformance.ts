@@ -185,7 +185,10 @@ async function main(): Promise<void> {
   for (const { name, sig, isPassed, message, seconds } of outcomes) {
     const reason = listed[name];
     if (values.verbose === true) process.stdout.write(`${isPassed ? "✔" : "✖"} ${seconds.toFixed(1)} s ${name}\n`);
-    if (!SIGS.includes(sig)) continue;
+    if (!SIGS.includes(sig)) {
+      if (!isPassed && values.verbose === true) process.stdout.write(`${message.split("\n").slice(0, 6).join("\n")}\n`);
+      continue;
+    }
     if (isPassed && reason !== undefined) problems.push(`passes, but is listed as an exception: ${name}`);
     if (!isPassed && reason === undefined)
       problems.push(`failed: ${name}\n    ${message.split("\n").slice(0, 6).join("\n    ")}`);

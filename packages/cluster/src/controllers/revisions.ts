@@ -1,5 +1,5 @@
 // ControllerRevisions: what the templates of StatefulSets and DaemonSets have been, for rollouts and for going back.
-import { jsonClone, jsonEqual } from "@lateen/base";
+import { canonicalJson, jsonEqual } from "@lateen/base";
 import { builtIn } from "../api/kinds.ts";
 import { controllerOf, type DaemonSet, type KubeObject, ownedBy, type StatefulSet } from "../api/objects.ts";
 import type { Registry } from "../api/registry.ts";
@@ -34,7 +34,8 @@ export async function currentRevision(
   set: StatefulSet | DaemonSet,
   annotations?: Readonly<Record<string, string>>,
 ): Promise<{ readonly name: string; readonly hash: string }> {
-  const data = { spec: { template: { ...jsonClone(set.spec.template), $patch: "replace" } } };
+  // In the order of names: clients compare it byte by byte with what they work out themselves.
+  const data: unknown = JSON.parse(canonicalJson({ spec: { template: { ...set.spec.template, $patch: "replace" } } }));
   const all = revisionsOf(registry, set);
   const next = Number(all.at(-1)?.["revision"] ?? 0) + 1;
   const same = all.find((revision) => jsonEqual(revision["data"], data));
