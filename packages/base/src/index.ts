@@ -4,4 +4,4 @@ export { errorCode, errorText, Failure } from "./failure.ts";
 export { contentHash } from "./hash.ts";
 export { canonicalJson, isObject, type Json, type JsonObject, jsonClone, jsonEqual } from "./json.ts";
 export type { Diagnostic, Outcome } from "./outcome.ts";
-export { compareText, sortedKeys } from "./text.ts";
+export { compareText, lowerBound, sortedKeys } from "./text.ts";

@@ -9,3 +9,14 @@ export function compareText(a: string, b: string): number {
 export function sortedKeys(record: Readonly<Record<string, unknown>>): string[] {
   return Object.keys(record).sort(compareText);
 }
+
+/** The first of `count` ordered places that `isBefore` does not hold for; `count` when it holds for all. */
+export function lowerBound(count: number, isBefore: (index: number) => boolean): number {
+  let [low, high] = [0, count];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (isBefore(middle)) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}

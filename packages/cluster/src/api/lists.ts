@@ -1,5 +1,5 @@
 // Lists: selection, versions, chunks. A chunked list shows the state of its first chunk; that state is kept for a while.
-import { isObject } from "@lateen/base";
+import { isObject, lowerBound } from "@lateen/base";
 import { isCustom } from "./custom.ts";
 import { ApiError, badRequest, expired, invalid } from "./errors.ts";
 import { apiVersionOf, type Kind } from "./kinds.ts";
@@ -32,18 +32,6 @@ export function listKind(kind: Kind): { kind: string; apiVersion: string } {
 }
 
 const keyOf = (object: KubeObject): string => `${object.metadata.namespace ?? ""}/${object.metadata.name}\0`;
-
-/** The place of the first of the ordered `items` whose key is after `start`. */
-function placeAfter(items: readonly KubeObject[], start: string): number {
-  let [low, high] = [0, items.length];
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    const item = items[middle];
-    if (item !== undefined && keyOf(item) <= start) low = middle + 1;
-    else high = middle;
-  }
-  return low;
-}
 
 const encode = (token: Continuation): string => Buffer.from(JSON.stringify(token)).toString("base64url");
 
@@ -90,7 +78,8 @@ export class ListServer {
       if (isKept) version = rv;
       const kept =
         rv < 0 ? this.#registry.list(kind, ask.namespace).filter(selects) : this.#keptItems(`${rv} ${scope}`, start);
-      items = kept.slice(placeAfter(kept, start));
+      const isSeen = (index: number): boolean => keyOf(kept[index] as KubeObject) <= start;
+      items = kept.slice(lowerBound(kept.length, isSeen));
     }
     if (ask.name !== undefined) items = items.filter((item) => item.metadata.name === ask.name);
     // What is worked out on the spot has no version.

@@ -159,11 +159,12 @@ export class Registry {
     this.#default(kind, object);
     const tracked = object.metadata.managedFields;
     strategy.admitCreate(object);
-    object = await this.#mutate("CREATE", kind, object, undefined, options);
+    const ask = asked("CREATE", kind, object, undefined, options);
+    object = await this.#mutate(ask, object, options);
     restoreManaged(object, tracked);
     this.#default(kind, object);
     this.#validate(kind, object, undefined, "");
-    await this.#admit("CREATE", kind, object, undefined, options);
+    await this.#admission.validate({ ...ask, object }, options.warn ?? (() => {}));
     // Webhooks were waited for: another create may have come first.
     if (this.find(kind, object.metadata.namespace, object.metadata.name) !== undefined)
       throw alreadyExists(kind, object.metadata.name);
@@ -208,51 +209,10 @@ export class Registry {
     if (causes.length > 0) throw invalid(kind, object.metadata.name ?? "", causes);
   }
 
-  /** What admission is asked about a write. */
-  #asked(
-    operation: Operation,
-    kind: Kind,
-    object: KubeObject,
-    oldObject: KubeObject | undefined,
-    options: UpdateOptions,
-  ): AdmissionRequest {
-    const subject = object.metadata;
-    return {
-      kind,
-      operation,
-      namespace: kind.isNamespaced ? subject.namespace : kind.plural === "namespaces" ? subject.name : undefined,
-      name: subject.name,
-      subresource: options.subresource ?? "",
-      object,
-      oldObject,
-      user: options.user ?? CONTROLLERS,
-      isDryRun: options.isDryRun === true,
-    };
-  }
-
   /** The object as the mutating webhooks leave it. */
-  async #mutate(
-    operation: Operation,
-    kind: Kind,
-    object: KubeObject,
-    oldObject: KubeObject | undefined,
-    options: UpdateOptions,
-  ): Promise<KubeObject> {
-    const ask = this.#asked(operation, kind, object, oldObject, options);
+  async #mutate(ask: AdmissionRequest, object: KubeObject, options: WriteOptions): Promise<KubeObject> {
     const mutated = (await this.#admission.mutate(ask, options.warn ?? (() => {}))) ?? object;
-    return mutated === object ? object : this.decode(kind, mutated);
-  }
-
-  /** Asks those who may refuse, once the object is known to be valid. */
-  #admit(
-    operation: Operation,
-    kind: Kind,
-    object: KubeObject,
-    oldObject: KubeObject | undefined,
-    options: UpdateOptions,
-  ): Promise<void> {
-    const ask = this.#asked(operation, kind, object, oldObject, options);
-    return this.#admission.validate(ask, options.warn ?? (() => {}));
+    return mutated === object ? object : this.decode(ask.kind, mutated);
   }
 
   /**
@@ -319,14 +279,15 @@ export class Registry {
     const strategy = this.#strategies.of(kind);
     const { name, namespace } = old.metadata;
     const tracked = next.metadata.managedFields;
-    const admitted = await this.#mutate("UPDATE", kind, next, old, options);
+    const ask = asked("UPDATE", kind, next, old, options);
+    const admitted = await this.#mutate(ask, next, options);
     if (admitted !== next) {
       next = this.#reconcile(kind, old, admitted, subresource);
       this.#default(kind, next);
       restoreManaged(next, tracked);
     }
     this.#validate(kind, next, old, subresource);
-    await this.#admit("UPDATE", kind, next, old, options);
+    await this.#admission.validate({ ...ask, object: next }, options.warn ?? (() => {}));
     if (this.store.get(tableOf(kind), namespace, name) !== stored) throw conflict(kind, name);
     strategy.complete(next, old);
     for (const text of strategy.warnings(next, old)) options.warn?.(text);
@@ -585,4 +546,26 @@ function ordered(kind: Kind, object: KubeObject): KubeObject {
     result["metadata"] = metadata;
   }
   return result as unknown as KubeObject;
+}
+
+/** What admission is asked about a write. */
+function asked(
+  operation: Operation,
+  kind: Kind,
+  object: KubeObject,
+  oldObject: KubeObject | undefined,
+  options: UpdateOptions,
+): AdmissionRequest {
+  const subject = object.metadata;
+  return {
+    kind,
+    operation,
+    namespace: kind.isNamespaced ? subject.namespace : kind.plural === "namespaces" ? subject.name : undefined,
+    name: subject.name,
+    subresource: options.subresource ?? "",
+    object,
+    oldObject,
+    user: options.user ?? CONTROLLERS,
+    isDryRun: options.isDryRun === true,
+  };
 }

@@ -2,6 +2,7 @@
 // A write changes memory at once, so that the next request sees it, and is acknowledged (and shown to watchers) only when
 // the transaction that holds it has been synced to disk. Writes of one turn of the event loop share one transaction.
 import type { DatabaseSync } from "node:sqlite";
+import { lowerBound } from "@lateen/base";
 import type { KubeObject } from "./objects.ts";
 import { openDatabase } from "./store-format.ts";
 
@@ -31,13 +32,7 @@ class Table {
 
   /** The place of the first key that is not before `key`. */
   place(key: string): number {
-    let [low, high] = [0, this.keys.length];
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if ((this.keys[middle] ?? "") < key) low = middle + 1;
-      else high = middle;
-    }
-    return low;
+    return lowerBound(this.keys.length, (index) => (this.keys[index] ?? "") < key);
   }
 
   get(key: string): KubeObject | undefined {

@@ -178,6 +178,9 @@ async function syncRevision(
     await registry.update(DEPLOYMENTS, namespace, deployment.metadata.name, annotate, { subresource: "status" });
 }
 
+const wanted = (set: ReplicaSet): number => set.spec.replicas ?? 0;
+const available = (set: ReplicaSet): number => set.status.availableReplicas ?? 0;
+
 async function roll(
   registry: Registry,
   deployment: Deployment,
@@ -185,7 +188,7 @@ async function roll(
   old: readonly ReplicaSet[],
 ): Promise<void> {
   const desired = deployment.spec.replicas ?? 1;
-  const oldTotal = old.reduce((sum, set) => sum + (set.spec.replicas ?? 0), 0);
+  const oldTotal = old.reduce((sum, set) => sum + wanted(set), 0);
   if (deployment.spec.strategy?.type === "Recreate") {
     for (const set of old) await setReplicas(registry, deployment, set, 0);
     const isEmpty = old.every((set) => (set.status.replicas ?? 0) === 0);
@@ -196,15 +199,14 @@ async function roll(
     await setReplicas(registry, deployment, current, desired);
     return;
   }
-  const active = [current, ...old].filter((set) => (set.spec.replicas ?? 0) > 0);
+  const active = [current, ...old].filter((set) => wanted(set) > 0);
   const isScaled = active.some((set) => (set.metadata.annotations?.[DESIRED] ?? String(desired)) !== String(desired));
   if (isScaled && active.length > 1) {
     await scaleInParts(registry, deployment, active);
     return;
   }
-  const currentWanted = current.spec.replicas ?? 0;
-  const room = mostPods(deployment) - (currentWanted + oldTotal);
-  const grown = currentWanted > desired ? desired : Math.min(desired, currentWanted + Math.max(0, room));
+  const room = mostPods(deployment) - (wanted(current) + oldTotal);
+  const grown = Math.min(desired, wanted(current) + Math.max(0, room));
   await setReplicas(registry, deployment, current, grown);
   await shrinkOld(registry, deployment, { ...current, spec: { ...current.spec, replicas: grown } }, old);
 }
@@ -225,8 +227,6 @@ async function shrinkOld(
   old: readonly ReplicaSet[],
 ): Promise<void> {
   const desired = deployment.spec.replicas ?? 1;
-  const available = (set: ReplicaSet): number => set.status.availableReplicas ?? 0;
-  const wanted = (set: ReplicaSet): number => set.spec.replicas ?? 0;
   const minimum =
     desired - share(deployment.spec.strategy?.rollingUpdate?.maxUnavailable ?? "25%", desired, Math.floor);
   const all = [current, ...old];
@@ -247,7 +247,6 @@ async function shrinkOld(
 async function scaleInParts(registry: Registry, deployment: Deployment, sets: readonly ReplicaSet[]): Promise<void> {
   const desired = deployment.spec.replicas ?? 1;
   const allowed = desired === 0 ? 0 : mostPods(deployment);
-  const wanted = (set: ReplicaSet): number => set.spec.replicas ?? 0;
   const total = sets.reduce((sum, set) => sum + wanted(set), 0);
   const change = allowed - total;
   const age = (a: ReplicaSet, b: ReplicaSet): number =>
